@@ -1,0 +1,13 @@
+"""The things that flow through nucleate: molecules, crystals, batches. Å, fractional coordinates, rows a, b, c.
+
+| file | what |
+|---|---|
+| `molecule` | `Molecule`: graph with charges and stereo, conformers, automorphisms |
+| `crystal` | `Crystal`: all atoms of one cell, whole molecules |
+| `packing` | `Packings`: rigid molecules, batched over crystals of one composition and space group |
+| `perceive` | bonds and whole molecules from bare coordinates |
+| `rigid` | `Crystal` -> `Packings`: molecules matched to reference conformers |
+| `standardise` | primitive Niggli cell, space group, Z and Z' |
+| `batch` | many crystals as flat tensors |
+| `io` | readers and writers: SMILES, SDF, XYZ, extxyz, CIF |
+"""
