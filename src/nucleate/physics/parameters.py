@@ -1,0 +1,98 @@
+"""exp-6 parameters and radii, each with its source.
+
+    U(r) = A exp(-B r) - C / r^6        A in eV, B in 1/Å, C in eV Å^6
+
+The FIT set is that of Coombes, Price, Willock & Leslie, J. Phys. Chem. 100, 7352 (1996) (C, H on C, N, O; Cl from
+Hsu & Williams, Acta Cryst. A36, 277 (1980)), H on N or O of Beyer & Price, CrystEngComm 2, 183 (2000), and F as
+used with it (Williams & Houpt, Acta Cryst. B42, 286 (1986)). Elements that FIT lacks (S, P, Si, B, Br, I) take the
+exp-6 form of DREIDING: Mayo, Olafson & Goddard, J. Phys. Chem. 94, 8897 (1990), table II. Unlike pairs: geometric
+mean of A and C, arithmetic mean of B. The geometric mean of C is what lets dispersion be summed by Ewald's method.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from rdkit import Chem
+
+from nucleate.crystal.molecule import Molecule
+from nucleate.errors import InputError
+
+KCAL_PER_MOL = 0.0433641  # eV
+KJ_PER_MOL = 0.010364270  # eV
+COULOMB = 14.3996454  # eV Å / e^2
+
+
+class Exp6(NamedTuple):
+    A: float  # eV
+    B: float  # 1/Å
+    C: float  # eV Å^6
+
+
+def dreiding(radius: float, depth: float, zeta: float) -> Exp6:
+    """DREIDING's exp-6 from its minimum (Å), depth (kcal/mol) and shape zeta."""
+    depth *= KCAL_PER_MOL
+    return Exp6(
+        A=6 * depth / (zeta - 6) * np.exp(zeta), B=zeta / radius, C=depth * zeta / (zeta - 6) * radius**6
+    )
+
+
+EXP6: dict[str, Exp6] = {
+    "C": Exp6(3832.147, 3.60, 25.286949),
+    "H": Exp6(124.07167, 3.74, 1.413698),
+    "H(polar)": Exp6(52.12899, 1 / 0.214592, 0.222819),
+    "N": Exp6(2638.0285, 3.78, 14.286224),
+    "O": Exp6(2384.4658, 3.96, 11.645288),
+    "F": Exp6(3761.006673, 1 / 0.240385, 7.1445),
+    "Cl": Exp6(9583.327, 3.51, 80.222339),
+    "B": dreiding(4.02, 0.095, 14.23),
+    "Si": dreiding(4.27, 0.31, 12.0),
+    "P": dreiding(4.15, 0.32, 12.0),
+    "S": dreiding(4.03, 0.344, 12.0),
+    "Br": dreiding(3.95, 0.37, 12.0),
+    "I": dreiding(4.15, 0.51, 12.0),
+}
+TYPES = tuple(EXP6)
+
+VDW_RADII = {  # Å: Bondi, J. Phys. Chem. 68, 441 (1964); H after Rowland & Taylor (1996); B after Mantina (2009)
+    **{"H": 1.10, "B": 1.92, "C": 1.70, "N": 1.55, "O": 1.52, "F": 1.47, "Si": 2.10, "P": 1.80},
+    **{"S": 1.80, "Cl": 1.75, "Br": 1.85, "I": 1.98},
+}
+
+ATOM_VOLUMES = {  # Å^3 in organic crystals, least squares over 240 COD crystals (docs/physics.md)
+    **{"H": 5.5, "C": 13.2, "N": 11.9, "O": 10.1, "F": 13.0, "S": 24.2, "Cl": 24.2, "Br": 32.4, "I": 40.3},
+    # too rare there; Hofmann, Acta Cryst. B58, 489 (2002)
+    **{"P": 29.5, "B": 13.2, "Si": 37.3},
+}
+
+
+def atom_types(molecule: Molecule) -> list[str]:
+    """The row of `EXP6` for each atom. Raises InputError for an element without parameters."""
+    names = []
+    for atom in molecule.graph.GetAtoms():
+        symbol = atom.GetSymbol()
+        if symbol == "H" and any(n.GetSymbol() in ("N", "O") for n in atom.GetNeighbors()):
+            symbol = "H(polar)"
+        if symbol not in EXP6:
+            raise InputError(
+                f"the built-in force field knows {', '.join(VDW_RADII)}; {molecule.name or molecule.smiles} "
+                f"contains {symbol}. Leave it out or relax with another --energy model.",
+                reason="unknown element",
+            )
+        names.append(symbol)
+    return names
+
+
+def predicted_volume(molecule: Molecule) -> float:
+    """Å^3 that one molecule takes in its crystal: a sum of atomic volumes (leave-one-out error 3.8 %)."""
+    try:
+        return sum(ATOM_VOLUMES[a.GetSymbol()] for a in molecule.graph.GetAtoms())
+    except KeyError as unknown:
+        raise InputError(
+            f"expected elements among {', '.join(ATOM_VOLUMES)}; no volume is known for {unknown}",
+            reason="unknown element",
+        ) from None
+
+
+def donates_hydrogen_bond(atom: Chem.Atom) -> bool:
+    """True for a hydrogen on N or O."""
+    return atom.GetSymbol() == "H" and any(n.GetSymbol() in ("N", "O") for n in atom.GetNeighbors())
