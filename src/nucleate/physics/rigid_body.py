@@ -163,7 +163,8 @@ def minimise_one(level, max_steps, tolerance, step_cap, lattice, centroid, rotat
         level, lattice, centroid, rotation, body, group, tables, lists, work, gradient, basis
     )
     H = np.eye(n)
-    fresh, moved, steps, evaluations = True, 0.0, 0, 1
+    fresh, steps, evaluations = True, 0, 1
+    moved = trial_moved = 0.0  # how far the crystal and the trial are from where the lists were made
     largest = np.max(np.abs(gradient))
     while steps < max_steps:
         if largest < tolerance:
@@ -185,9 +186,10 @@ def minimise_one(level, max_steps, tolerance, step_cap, lattice, centroid, rotat
             far = drift(step, modes, level[1], radius, gyration)
             take_step(step, lattice, centroid, rotation, gyration, basis, new_lattice, new_centroid, new_rotation)
             if not hopeless(new_lattice, np.linalg.inv(new_lattice), radius, ops):
-                if moved + far > SKIN:
-                    lists = neighbour_lists(level, lattice, centroid, rotation, body, group, x)
-                    moved = 0.0
+                trial_moved = moved + far
+                if trial_moved > SKIN:
+                    lists = neighbour_lists(level, new_lattice, new_centroid, new_rotation, body, group, x)
+                    moved, trial_moved = far, 0.0
                     if len(lists[0]) > MAX_IMAGES:
                         return energy, largest, steps, COLLAPSED, evaluations
                 new_energy = potential_energy(
@@ -217,7 +219,7 @@ def minimise_one(level, max_steps, tolerance, step_cap, lattice, centroid, rotat
         rotation[:, :, :] = new_rotation
         gradient[:] = new_gradient
         energy = new_energy
-        moved += far
+        moved = trial_moved
         largest = np.max(np.abs(gradient))
         steps += 1
     return energy, largest, steps, CONVERGED if largest < tolerance else OUT_OF_STEPS, evaluations
