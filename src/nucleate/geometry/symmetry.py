@@ -10,8 +10,11 @@ from itertools import product
 
 import gemmi
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from nucleate.errors import InputError
+from nucleate.geometry.lattice import lattice_from_metric, lattice_from_parameters
 
 FAMILIES = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
 
@@ -87,23 +90,29 @@ class SpaceGroup:
             if character is None or all(s == 1 for s in character):
                 continue
             kept = tuple(i for i, s in enumerate(character) if s == 1)
-            found[kept] = SpaceGroup.from_operations(self.rotations[list(kept)], self.translations[list(kept)])
+            found[kept] = SpaceGroup.from_operations(
+                self.rotations[list(kept)], self.translations[list(kept)]
+            )
         return list(found.values())
 
     @staticmethod
     def from_name(name: str | int) -> "SpaceGroup":
         """Look a group up by number (standard setting) or Hermann-Mauguin symbol (any setting).
 
-        Raises ValueError with the accepted forms for anything else.
+        Raises InputError with the accepted forms for anything else.
         """
         return _from_name(str(name).strip())
 
     @staticmethod
-    def from_operations(rotations: Int[Tensor, "ops 3 3"], translations: Float[Tensor, "ops 3"]) -> "SpaceGroup":
+    def from_operations(
+        rotations: Int[Tensor, "ops 3 3"], translations: Float[Tensor, "ops 3"]
+    ) -> "SpaceGroup":
         """Name a closed list of operations by its space-group type (spglib); number 0 if it has none."""
         import spglib
 
-        kind = spglib.get_spacegroup_type_from_symmetry(rotations.numpy(), translations.double().numpy() % 1.0)
+        kind = spglib.get_spacegroup_type_from_symmetry(
+            rotations.numpy(), translations.double().numpy() % 1.0
+        )
         number, symbol = (kind.number, kind.international_short) if kind is not None else (0, "?")
         return SpaceGroup(number, symbol.replace("_", ""), rotations.long(), translations.double() % 1.0)
 
@@ -115,11 +124,12 @@ P1 = SpaceGroup(1, "P1", torch.eye(3, dtype=torch.long)[None], torch.zeros(1, 3,
 def _from_name(name: str) -> SpaceGroup:
     number = int(name) if name.isdigit() else None
     if number is not None and not 1 <= number <= 230:
-        raise ValueError(f"expected a space-group number from 1 to 230, got {number}")
+        raise InputError(f"expected a space-group number from 1 to 230, got {number}")
     entry = gemmi.find_spacegroup_by_number(number) if number else gemmi.find_spacegroup_by_name(name)
     if entry is None:
-        raise ValueError(
-            f"expected a space group by number (1-230) or Hermann-Mauguin symbol such as 'P21/c', got {name!r}"
+        raise InputError(
+            "expected a space group by number (1-230) or Hermann-Mauguin symbol such as 'P21/c', "
+            f"got {name!r}"
         )
     operations = sorted(entry.operations(), key=lambda op: op.triplet() != "x,y,z")
     den = gemmi.Op.DEN
@@ -130,17 +140,57 @@ def _from_name(name: str) -> SpaceGroup:
     return SpaceGroup(entry.number, symbol, rotations, translations)
 
 
+def obeys(group: SpaceGroup, lattice: Float[Tensor, "*n 3 3"], tolerance: float = 1e-4) -> Bool[Tensor, "*n"]:
+    """True where every operation keeps the cell's metric: |W^T G W - G| <= tolerance |G|, with G = L L^T."""
+    metric = (lattice @ lattice.mT)[..., None, :, :]
+    W = group.rotations.to(lattice)
+    change = (W.mT @ metric @ W - metric).flatten(-2).norm(dim=-1).amax(-1)
+    return change <= tolerance * metric.flatten(-3).norm(dim=-1)
+
+
+def allowed_cell(
+    group: SpaceGroup | str, lengths: Float[Tensor, "*n 3"], angles: Float[Tensor, "*n 3"]
+) -> Float[Tensor, "*n 3 3"]:
+    """The cell that obeys the group and is nearest to free lengths (Å) and angles (rad), standard orientation.
+
+    The metric tensor is averaged over the group, the mean of W^T G W. Free lengths and angles pass unchanged, tied
+    lengths become their quadratic mean, and fixed angles come out right in any setting: unique axis b or c,
+    hexagonal or rhombohedral axes. A family name instead of a group means its standard setting (monoclinic:
+    unique axis b; trigonal: hexagonal axes). Differentiable. Raises InputError for lengths and angles that no
+    cell has (see `lattice_from_parameters`) and for unknown families.
+    """
+    if isinstance(group, str):
+        group = _smallest_of_family(group)
+    free = lattice_from_parameters(lengths, angles)
+    W = group.rotations.to(free)
+    averaged = torch.einsum("oji,...jk,okl->...il", W, free @ free.mT, W) / len(group)
+    return lattice_from_metric((averaged + averaged.mT) / 2)
+
+
+def _smallest_of_family(family: str) -> SpaceGroup:
+    """The first space group of a family: any group of it leaves the same cells."""
+    if family not in FAMILIES:
+        raise InputError(f"expected a crystal family out of {', '.join(FAMILIES)}; got {family!r}")
+    first = (1, 3, 16, 75, 143, 168, 195)
+    return SpaceGroup.from_name(first[FAMILIES.index(family)])
+
+
 def strain_basis(group: SpaceGroup, lattice: Float[Tensor, "3 3"]) -> Float[Tensor, "modes 3 3"]:
     """Orthonormal basis of the symmetric strains that keep the group a symmetry of the lattice.
 
     A strain e is allowed when it commutes with every Cartesian rotation R = L^T W L^-T; the projector onto
-    such strains is the group average of R e R^T, and its range is the basis: 6, 4, 3, 2, 2, 2 and 1 modes from
-    triclinic to cubic.
+    such strains is the group average of R e R^T, and its range is the basis: 6, 4, 3, 2, 2, 2 and 1 modes
+    from triclinic to cubic. Raises InputError where the cell does not have the group's symmetry.
     """
+    if not obeys(group, lattice, 1e-2):
+        raise InputError(
+            f"expected a cell that obeys {group.symbol} ({group.family}), got rows {lattice.tolist()}; make one "
+            "with allowed_cell, or choose the setting of the space group that fits the cell's axes"
+        )
     dtype = lattice.dtype
     columns = lattice.T.double()
-    rotations = columns @ group.rotations.double() @ torch.linalg.inv(columns)
-    full = _symmetric_basis().flatten(1)
+    rotations = columns @ group.rotations.to(columns) @ torch.linalg.inv(columns)
+    full = _symmetric_basis().to(columns).flatten(1)
     averaged = torch.einsum("oij,mjk,olk->mil", rotations, full.unflatten(1, (3, 3)), rotations) / len(group)
     projector = full @ averaged.flatten(1).T
     values, vectors = torch.linalg.eigh((projector + projector.T) / 2)
