@@ -5,7 +5,7 @@ same interface. Their weights are downloaded by the packages and have not been r
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from nucleate.physics.energy import Capability, ProcessSettings, Requirement
@@ -33,7 +33,7 @@ ADAPTERS = {
             stress=True,
             deterministic=True,
             licence="MIT (code, MACE-MP-0); MACE-OFF weights: Academic Software License, no commercial use",
-            citation="Kovács et al., J. Am. Chem. Soc. 2025, 147, 17598 (MACE-OFF); arXiv:2401.00096 (MACE-MP)",
+            citation="Kovács et al., J. Am. Chem. Soc. 2025, 147, 17598; MACE-MP: arXiv:2401.00096",
             notes=NOT_RUN + " Default: MACE-OFF23 medium, float64; neutral organic molecules only.",
         ),
     ),
@@ -80,16 +80,15 @@ ADAPTERS = {
 
 
 def adapter(name: str, options: Mapping[str, Any], process: ProcessSettings) -> ProcessModel:
-    """`mace`, `orb`, `uma` or `aimnet2`; the options are those of the builder of that name in `calculators`."""
+    """`mace`, `orb`, `uma` or `aimnet2`; the options are those of that builder in `calculators`."""
     chosen = ADAPTERS[name]
     Requirement(chosen.package, chosen.install).check(name, process)
     capability = _with_elements(name, chosen.capability, options)
-    return ProcessModel(
-        name, capability, {"source": CALCULATORS, "name": name, "options": dict(options)}, process
-    )
+    calculator = {"source": CALCULATORS, "name": name, "options": dict(options)}
+    return ProcessModel(name, capability, calculator, process)
 
 
 def _with_elements(name: str, capability: Capability, options: Mapping[str, Any]) -> Capability:
-    if name != "mace" or options.get("family", "off") != "off":
-        return capability
-    return Capability(**{**vars(capability), "elements": ORGANIC})
+    """MACE-OFF knows ten elements; of the other families and models only the package knows."""
+    organic = name == "mace" and options.get("family", "off") == "off"
+    return replace(capability, elements=ORGANIC) if organic else capability

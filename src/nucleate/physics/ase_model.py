@@ -1,7 +1,7 @@
 """Any ASE calculator as an energy model, and any energy model as an ASE calculator."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from ase.calculators.calculator import Calculator, all_changes
 
 from nucleate.crystal.crystal import Crystal
 from nucleate.errors import EnergyModelError, InputError
-from nucleate.physics.energy import Capability, EnergyModel, ProcessSettings, Requirement
+from nucleate.physics.energy import Capability, EnergyModel, ProcessSettings
 from nucleate.physics.process import ProcessModel
 
 UNKNOWN = Capability(
@@ -28,8 +28,8 @@ def ase_model(name: str, options: Mapping[str, Any], process: ProcessSettings) -
     """`ase:module:Class` (or a function that returns a calculator), made with `options`, in its own process.
 
     The module is imported by the worker: an installed package, a module in the current folder, or the path of
-    a .py file (`ase:/home/me/potential.py:Mine`). Raises InputError for a name of another form and for a
-    package that is not installed.
+    a .py file (`ase:/home/me/potential.py:Mine`). Raises InputError for a name of another form; whether the
+    class exists, the worker finds out (`start`).
     """
     parts = name.split(":", 1)[1].rsplit(":", 1) if ":" in name else []
     if len(parts) != 2 or not parts[1].isidentifier() or not parts[0]:
@@ -48,20 +48,15 @@ def ase_model(name: str, options: Mapping[str, Any], process: ProcessSettings) -
 class ModelCalculator(Calculator):
     """An `EnergyModel` as an ASE calculator, for atoms that began as `crystal` (same atoms, same order)."""
 
-    implemented_properties: ClassVar = ["energy", "forces", "stress"]
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012  (ASE wants a list)
 
     def __init__(self, model: EnergyModel, crystal: Crystal) -> None:
         super().__init__()
         self.model, self.crystal = model, crystal
 
-    def calculate(
-        self,
-        atoms: Atoms | None = None,
-        properties: list[str] | None = None,
-        system_changes: Any = all_changes,
-    ) -> None:
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
-        [answer] = self.model.evaluate([moved(self.crystal, self.atoms)], gradient=True)
+        [answer] = self.model.evaluate([moved(self.crystal, atoms)], gradient=True)
         if answer.failure is not None or answer.energy is None or answer.forces is None:
             raise EnergyModelError(answer.failure or f"{self.model.name} gave no forces")
         self.results = {"energy": answer.energy, "forces": answer.forces.numpy()}

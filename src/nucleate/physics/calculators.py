@@ -4,22 +4,22 @@ Like `worker`, this file must import in a foreign environment: ase and numpy at 
 inside its builder. Every builder returns an ASE calculator in eV, eV/Å and eV/Å^3.
 """
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.calculator import Calculator, all_changes
+from ase.calculators.calculator import BaseCalculator, Calculator, all_changes
 
 SHORTEST_HEIGHT = 7.5  # Å; below it, k = 0 alone misses up to 26 kJ/mol per cell with GFN-xTB
 
 
 class Repeated(Calculator):
-    """A calculator that sees only k = 0, on a cell repeated until no axis is short; results per original cell.
+    """A Γ-point calculator on a cell repeated until no axis is short; results per original cell.
 
     With n copies in all, E = E' / n; the forces are those of the first copy and the stress is the same.
     """
 
-    implemented_properties: ClassVar = ["energy", "forces", "stress"]
+    implemented_properties = ["energy", "forces", "stress"]  # noqa: RUF012  (ASE wants a list)
 
     def __init__(self, calculator: Calculator, shortest: float = SHORTEST_HEIGHT) -> None:
         super().__init__()
@@ -34,16 +34,14 @@ class Repeated(Calculator):
         super().reset()
         self.calculator.reset()
 
-    def calculate(
-        self, atoms: Atoms | None = None, properties: Any = None, system_changes: Any = all_changes
-    ) -> None:
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
-        counts = self.held or repeats(self.atoms, self.shortest)
-        large = self.atoms.repeat(counts)
+        counts = self.held or repeats(atoms, self.shortest)
+        large = atoms.repeat(counts)
         large.calc = self.calculator
         self.results = {
             "energy": large.get_potential_energy() / np.prod(counts),
-            "forces": large.get_forces()[: len(self.atoms)],
+            "forces": large.get_forces()[: len(atoms)],
             "stress": large.get_stress(),
         }
 
@@ -73,7 +71,7 @@ def d3(method: str = "pbe", damping: str = "d3bj", three_body: bool = False) -> 
 
 def chgnet(
     version: str = "0.3.0", dispersion: bool = True, device: str = "cpu", three_body: bool = False
-) -> Calculator:
+) -> BaseCalculator:
     """CHGNet with the weights from its own wheel, and D3(BJ) for PBE, which it was trained on.
 
     The package's calculator turns its eV/atom into eV and its GPa into eV/Å^3.
@@ -130,17 +128,16 @@ class _NeutralSpinless(Calculator):
         self.calculator = calculator
         self.implemented_properties = calculator.implemented_properties
 
-    def calculate(
-        self, atoms: Atoms | None = None, properties: Any = None, system_changes: Any = all_changes
-    ) -> None:
+    def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
-        self.atoms.info.update(charge=0, spin=0)
-        self.calculator.calculate(self.atoms, properties, system_changes)
+        atoms = atoms.copy()
+        atoms.info.update(charge=0, spin=0)
+        self.calculator.calculate(atoms, properties, system_changes)
         self.results = dict(self.calculator.results)
 
 
 def uma(model: str = "uma-s-1p2", task: str = "omc", device: str = "cpu") -> Calculator:
-    """fairchem-core 2: UMA with the molecular-crystal task. Weights need an accepted licence at Hugging Face."""
+    """fairchem-core 2: UMA, molecular-crystal task. The weights' licence is accepted at Hugging Face."""
     from fairchem.core import FAIRChemCalculator, pretrained_mlip
 
     predictor = pretrained_mlip.get_predict_unit(model, device=device)

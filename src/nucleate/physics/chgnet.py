@@ -23,9 +23,8 @@ def chgnet(name: str, options: Mapping[str, Any], process: ProcessSettings) -> P
         citation=f"Deng et al., Nat. Mach. Intell. 2023, 5, 1031; {D3_PAPER}",
         notes="Trained on PBE(+U) of inorganic crystals: a re-ranker for organic ones, float32 inside.",
     )
-    return ProcessModel(
-        name, capability, {"source": CALCULATORS, "name": "chgnet", "options": dict(options)}, process
-    )
+    calculator = {"source": CALCULATORS, "name": "chgnet", "options": dict(options)}
+    return ProcessModel(name, capability, calculator, process)
 
 
 def d3(name: str, options: Mapping[str, Any], process: ProcessSettings) -> ProcessModel:
@@ -40,6 +39,5 @@ def d3(name: str, options: Mapping[str, Any], process: ProcessSettings) -> Proce
         citation=D3_PAPER,
         notes="Attraction only: a term to add, never a surface to relax on.",
     )
-    return ProcessModel(
-        name, capability, {"source": CALCULATORS, "name": "d3", "options": dict(options)}, process
-    )
+    calculator = {"source": CALCULATORS, "name": "d3", "options": dict(options)}
+    return ProcessModel(name, capability, calculator, process)

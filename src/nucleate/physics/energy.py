@@ -68,8 +68,8 @@ class Capability:
         """Why this crystal cannot be evaluated, in one line; None if nothing speaks against it."""
         if crystal.charges is not None and (charge := int(crystal.charges.sum())):
             return (
-                f"expected a neutral cell, but the formal charges add up to {charge:+d}: the energy of a charged "
-                "periodic cell is not defined. Add the counter-ions"
+                f"expected a neutral cell, but the formal charges add up to {charge:+d}: the energy of a "
+                "charged periodic cell is not defined. Add the counter-ions"
             )
         unknown = set(crystal.numbers.tolist()) - self.elements if self.elements is not None else set()
         if unknown:
@@ -82,9 +82,7 @@ class Capability:
 class ProcessSettings:
     """How a model that lives in a process of its own is run."""
 
-    python: Path | None = (
-        None  # interpreter of another environment; it needs numpy, ase and the model's package
-    )
+    python: Path | None = None  # of another environment; it needs numpy, ase and the model's package
     time_limit: float = 60.0  # s for one energy of one structure
     start_limit: float = 300.0  # s to import the package and load the weights
     threads: int = 1
@@ -93,8 +91,9 @@ class ProcessSettings:
     def __post_init__(self) -> None:
         if min(self.time_limit, self.start_limit) <= 0 or min(self.threads, self.workers) < 1:
             raise InputError(
-                f"expected positive time limits and at least one thread and worker, got time_limit={self.time_limit}, "
-                f"start_limit={self.start_limit}, threads={self.threads}, workers={self.workers}"
+                f"expected positive time limits and at least one thread and worker, got time_limit="
+                f"{self.time_limit}, start_limit={self.start_limit}, threads={self.threads}, "
+                f"workers={self.workers}"
             )
         if self.python is not None and not self.python.is_file():
             raise InputError(
@@ -118,6 +117,12 @@ class EnergyModel(ABC):
         all (the package is missing, the weights cannot be loaded).
         """
 
+    def start(self) -> None:  # noqa: B027  (most in-process models need nothing)
+        """Make sure that the model can run at all, before work is put into its input.
+
+        Raises EnergyModelError where the package is missing, or the weights cannot be loaded.
+        """
+
     def close(self) -> None:  # noqa: B027  (most in-process models hold nothing)
         """Let go of processes and memory. Safe to call twice; evaluating again afterwards starts afresh."""
 
@@ -132,7 +137,7 @@ def energy_model(
     name: str,
     *,
     options: Mapping[str, Any] | None = None,
-    process: ProcessSettings = ProcessSettings(),  # noqa: B008  (frozen)
+    process: ProcessSettings = ProcessSettings(),
 ) -> EnergyModel:
     """An energy model by name: a key of `ENERGY_MODELS`, or `ase:module:Class` for any ASE calculator.
 
@@ -144,9 +149,9 @@ def energy_model(
     bare, behind = _split_options(name)
     key = bare.split(":")[0]
     if key not in ENERGY_MODELS:
+        known = ", ".join(sorted(set(ENERGY_MODELS) - {"ase"}))
         raise InputError(
-            f"expected an energy model ({', '.join(sorted(set(ENERGY_MODELS) - {'ase'}))}, or ase:module:Class), "
-            f"got {name!r}",
+            f"expected an energy model ({known}, or ase:module:Class), got {name!r}",
             reason="unknown energy model",
         )
     module, factory = ENERGY_MODELS[key].split(":")
@@ -160,8 +165,9 @@ def _split_options(name: str) -> tuple[str, dict[str, Any]]:
     try:
         return bare, json.loads("{" + rest)
     except json.JSONDecodeError as error:
+        example = f'{bare}:{{"key": 1}}'
         raise InputError(
-            f'expected the options of an energy model as JSON, such as {bare}:{{"key": 1}}, got {{{rest} ({error})'
+            f"expected the options of an energy model as JSON, such as {example}, got {{{rest} ({error})"
         ) from None
 
 

@@ -6,6 +6,7 @@ A worker answers one request at a time within a time limit. If it does not, or d
 started, the structure gets that as its failure, and the next structure finds a fresh worker.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -47,8 +48,7 @@ class Worker:
 
     def ask(self, request: dict[str, Any], limit: float) -> dict[str, Any]:
         """The reply to a request. Raises WorkerLost after a crash or `limit` seconds."""
-        if self._process is None:
-            self._start()
+        self.start()
         return self._exchange(request, limit, f"timed out after {limit:g} s")
 
     def close(self) -> None:
@@ -56,7 +56,13 @@ class Worker:
         self._closed = True
         self._kill()
 
-    def _start(self) -> None:
+    def start(self) -> None:
+        """Start the process unless it runs. Raises WorkerLost, or EnergyModelError with what is missing."""
+        if self._process is None:
+            self._launch()
+            self._greet()
+
+    def _launch(self) -> None:
         if self._closed:
             raise WorkerLost("stopped")
         environment = {**os.environ, **QUIET}
@@ -78,6 +84,8 @@ class Worker:
         weakref.finalize(self, _kill_group, self._process)
         self._replies = queue.Queue()
         threading.Thread(target=_forward, args=(self._process.stdout, self._replies), daemon=True).start()
+
+    def _greet(self) -> None:
         limit = self.settings.start_limit
         hello = self._exchange(self.calculator, limit, f"did not start within {limit:g} s")
         if "failure" in hello:
@@ -85,7 +93,8 @@ class Worker:
             raise EnergyModelError(_start_failure(hello, self.settings))
 
     def _exchange(self, request: dict[str, Any], limit: float, late: str) -> dict[str, Any]:
-        assert self._process is not None and self._process.stdin is not None
+        assert self._process is not None
+        assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
@@ -104,7 +113,8 @@ class Worker:
 
     def _autopsy(self) -> str:
         """Bury a dead process and say what it died of."""
-        assert self._process is not None and self._complaints is not None
+        assert self._process is not None
+        assert self._complaints is not None
         if self._closed:
             return "stopped"
         try:
@@ -152,11 +162,7 @@ class ProcessModel(EnergyModel):
         self, verb: str, crystals: Sequence[Crystal], settings: dict[str, Any], limit: float
     ) -> list[dict[str, Any]]:
         """One reply a crystal, in order; refusals, crashes and time-outs are replies with a `failure`."""
-        if not self._workers:
-            self._workers = [Worker(self.calculator, self.settings) for _ in range(self.settings.workers)]
-            self._idle = queue.Queue()
-            for worker in self._workers:
-                self._idle.put(worker)
+        self.start()
 
         def one(crystal: Crystal) -> dict[str, Any]:
             if refusal := self.capability.refusal(crystal):
@@ -178,6 +184,17 @@ class ProcessModel(EnergyModel):
             self.close()
             raise
 
+    def start(self) -> None:
+        if not self._workers:
+            self._workers = [Worker(self.calculator, self.settings) for _ in range(self.settings.workers)]
+            self._idle = queue.Queue()
+            for worker in self._workers:
+                self._idle.put(worker)
+        try:
+            self._workers[0].start()
+        except WorkerLost as lost:
+            raise EnergyModelError(f"the energy model {self.name!r} could not start: {lost}") from None
+
     def close(self) -> None:
         for worker in self._workers:
             worker.close()
@@ -187,7 +204,7 @@ class ProcessModel(EnergyModel):
         worker, started = self._idle.get(), time.monotonic()
         try:
             return ask(worker)
-        except WorkerLost as lost:
+        except (WorkerLost, EnergyModelError) as lost:
             return {"failure": str(lost), "seconds": time.monotonic() - started}
         finally:
             self._idle.put(worker)
@@ -207,12 +224,11 @@ def energy_of(reply: dict[str, Any], crystal: Crystal) -> Energy:
     """A worker's reply as an `Energy`, tensors in float64."""
     if "failure" in reply:
         return Energy(failure=reply["failure"], seconds=reply["seconds"])
-    like = {"dtype": torch.float64}
     forces, stress = reply.get("forces"), reply.get("stress")
     return Energy(
         energy=reply["energy"],
-        forces=None if forces is None else torch.tensor(forces, **like).reshape(len(crystal), 3),
-        stress=None if stress is None else torch.tensor(stress, **like),
+        forces=None if forces is None else torch.tensor(forces, dtype=torch.float64).reshape(len(crystal), 3),
+        stress=None if stress is None else torch.tensor(stress, dtype=torch.float64),
         seconds=reply["seconds"],
     )
 
@@ -229,10 +245,8 @@ def _kill_group(process: "subprocess.Popen[str]") -> None:
     """Kill a process and, where groups exist, everything it started."""
     if process.poll() is None:
         if hasattr(os, "killpg"):
-            try:
+            with contextlib.suppress(ProcessLookupError):  # it ended by itself between the two lines
                 os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it ended by itself between the two lines
         else:
             process.kill()
     process.wait()

@@ -16,6 +16,8 @@ import sys
 import threading
 import time
 import warnings
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -28,13 +30,17 @@ OPTIMISERS = {"fire": FIRE, "lbfgs": LBFGS}
 
 def build(source: str, name: str, options: dict) -> Calculator:
     """The calculator `name` of a module or of a .py file, made with these options."""
-    if source.endswith(".py"):
-        spec = importlib.util.spec_from_file_location("nucleate_calculator_file", source)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    else:
-        module = importlib.import_module(source)
+    module = _load(source) if source.endswith(".py") else importlib.import_module(source)
     return getattr(module, name)(**options)
+
+
+def _load(path: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location("nucleate_calculator_file", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"cannot import {path}")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def structure(request: dict) -> Atoms:
@@ -46,7 +52,7 @@ def structure(request: dict) -> Atoms:
 
 def evaluate(atoms: Atoms, gradient: bool) -> dict:
     """Energy (eV), and forces (eV/Å) and stress (eV/Å^3, 3 x 3, or None) if asked."""
-    answer = {"energy": float(atoms.get_potential_energy())}
+    answer: dict[str, Any] = {"energy": float(atoms.get_potential_energy())}
     if gradient:
         answer["forces"] = np.asarray(atoms.get_forces(), dtype=float).tolist()
         answer["stress"] = _stress(atoms)
