@@ -1,0 +1,277 @@
+"""Random crystals: molecules in a space group, from low-discrepancy or pseudo-random numbers.
+
+The recipe: volume (1.0 to 1.25) times the sum of atomic volumes, cell lengths spread by exp(U(-0.75, 0.75)), angles
+free where the space group leaves them free, uniform positions and orientations. Sobol sequences cover this space
+more evenly than pseudo-random numbers (Case, Campbell, Bygrave & Day, J. Chem. Theory Comput. 12, 910 (2016)).
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.quasirandom import SobolEngine
+
+from nucleate.crystal.molecule import Molecule
+from nucleate.crystal.packing import Packings
+from nucleate.data import space_groups
+from nucleate.errors import InputError
+from nucleate.geometry.lattice import angles_feasible, heights, strained, volume
+from nucleate.geometry.so3 import rotation_exp, rotation_from_uniform
+from nucleate.geometry.symmetry import SpaceGroup, allowed_cell, strain_basis
+from nucleate.physics.parameters import KJ_PER_MOL, predicted_volume
+
+LENGTH_SPREAD = 0.75  # of the logarithms of the cell lengths
+VOLUME_RANGE = (1.0, 1.25)  # times the predicted volume
+MONOCLINIC_BETA = (90.0, 128.0)
+TRICLINIC_ANGLES = (60.0, 120.0)
+SMALLEST_HEIGHT = 3.2  # Å between faces: no molecule is thinner
+CONFORMER_TEMPERATURE = 8 * KJ_PER_MOL  # eV; how fast the share of starts falls with a conformer's energy
+
+Sequence_ = Literal["sobol", "random"]
+
+
+@dataclass(frozen=True, eq=False)
+class Composition:
+    """What a crystal is made of: species, how many of each in a formula unit, and their conformers' energies."""
+
+    species: tuple[Molecule, ...]
+    counts: tuple[int, ...]
+    conformer_energies: tuple[Float[Tensor, " _"], ...]  # eV, relative within each species
+    enantiopure: bool  # a mirror image would be another substance
+
+    @property
+    def volume(self) -> float:
+        """Predicted Å^3 of one formula unit."""
+        return sum(n * predicted_volume(m) for m, n in zip(self.species, self.counts))
+
+    @property
+    def molecules(self) -> int:
+        """Molecules in one formula unit."""
+        return sum(self.counts)
+
+    def kinds(self, formula_units: int) -> list[int]:
+        """The species of every body of an asymmetric unit that holds so many formula units."""
+        return [s for _ in range(formula_units) for s, n in enumerate(self.counts) for _ in range(n)]
+
+    def is_centrosymmetric(self, tolerance: float = 0.3) -> bool:
+        """True where the lowest conformer of the only molecule is its own image under inversion (RMSD in Å)."""
+        if len(self.species) > 1 or self.counts[0] > 1 or not len(self.species[0].conformers):
+            return False
+        molecule = self.species[0]
+        local = molecule.conformers[int(self.conformer_energies[0].argmin())]
+        mirrored = -local[molecule.automorphisms]
+        residual = (mirrored - local).square().sum(-1).mean(-1).sqrt()
+        return bool(residual.min() < tolerance)
+
+
+@dataclass(frozen=True, eq=False)
+class Arm:
+    """One way to start: a space group and the number of formula units in its asymmetric unit."""
+
+    key: str
+    group: SpaceGroup
+    formula_units: int
+    weight: float = 1.0
+
+
+def arms(
+    composition: Composition,
+    space_groups_wanted: str = "common",
+    z: Sequence[int] | None = None,
+    z_prime: Sequence[float] | None = None,
+) -> list[Arm]:
+    """The space groups to search and the share of starts for each; weights sum to one.
+
+    `space_groups_wanted` is "common" or a comma-separated list of numbers and symbols. Z' defaults to 1, and for
+    centrosymmetric molecules also to 1/2, which is searched as a whole molecule in subgroups of index two. `z`
+    keeps the groups in which that many formula units fill the conventional cell.
+    """
+    asked = _asked_groups(composition, space_groups_wanted)
+    pairs: list[tuple[SpaceGroup, float, float]] = []
+    for group, weight in asked:
+        if z is not None:
+            options = [(n / len(group), weight) for n in z]
+        elif z_prime is not None:
+            options = [(float(value), weight) for value in z_prime]
+        else:
+            options = [(1.0, weight)]
+        pairs += [(group, value, w) for value, w in options if value in (0.5, 1.0, 2.0)]
+    if z is None and z_prime is None and composition.is_centrosymmetric():
+        share = space_groups.CENTRED_SHARE
+        names = {g.symbol for g, _ in asked}
+        centred = {k: v for k, v in space_groups.CENTRED.items() if k in names}
+        if centred:
+            total = sum(w for _, w in asked)
+            pairs = [(g, value, w * (1 - share) / total) for g, value, w in pairs]
+            scale = share / sum(centred.values())
+            pairs += [(SpaceGroup.from_name(k), 0.5, v * scale) for k, v in centred.items()]
+    if not pairs:
+        raise InputError(
+            f"expected some space group in which Z = {', '.join(map(str, z or ()))} formula units give Z' of 1/2, 1 "
+            f"or 2; none of {', '.join(g.symbol for g, _ in asked)} does. Change --z or --space-groups."
+        )
+    found: dict[str, Arm] = {}
+    for group, value, weight in pairs:
+        for arm in _arms_of(group, value, weight):
+            before = found.get(arm.key)
+            found[arm.key] = Arm(arm.key, arm.group, arm.formula_units, arm.weight + (before.weight if before else 0))
+    total = sum(a.weight for a in found.values())
+    return [Arm(a.key, a.group, a.formula_units, a.weight / total) for a in found.values()]
+
+
+def _asked_groups(composition: Composition, wanted: str) -> list[tuple[SpaceGroup, float]]:
+    if wanted == "common":
+        prior = space_groups.ENANTIOPURE if composition.enantiopure else space_groups.RACEMIC
+        return [(SpaceGroup.from_name(name), weight) for name, weight in prior.items()]
+    try:
+        return [(SpaceGroup.from_name(name), 1.0) for name in wanted.split(",") if name.strip()]
+    except ValueError as error:
+        raise InputError(f"--space-groups: {error}; or 'common'") from None
+
+
+def _arms_of(group: SpaceGroup, z_prime: float, weight: float) -> list[Arm]:
+    if z_prime >= 1:
+        units = round(z_prime)
+        key = group.symbol if units == 1 else f"{group.symbol} Z'={units}"
+        return [Arm(key, group, units, weight)]
+    halves = group.subgroups_of_index_two()
+    if not halves:
+        raise InputError(
+            f"expected a space group with subgroups of index two for Z' = 1/2; {group.symbol} has none"
+        )
+    sohncke = [h for h in halves if h.is_sohncke] if group.is_centrosymmetric else []
+    chosen = sohncke or halves
+    unique: dict[int, SpaceGroup] = {}
+    for half in chosen:
+        unique.setdefault(half.number, half)
+    return [Arm(f"{group.symbol} Z'=1/2 as {h.symbol}", h, 1, weight / len(unique)) for h in unique.values()]
+
+
+# ------------------------------------------------------------------ starts
+
+
+def random_packings(
+    composition: Composition,
+    arm: Arm,
+    first: int,
+    count: int,
+    seed: int,
+    sequence: Sequence_ = "sobol",
+) -> Packings:
+    """Starts number `first` to `first + count` of this arm; each depends only on its number and the seed."""
+    kinds = composition.kinds(arm.formula_units)
+    u = _uniform_numbers(7 + 8 * len(kinds), first, count, _seed_of(seed, arm.key), sequence)
+    lattice = _cells(arm, u[:, :7], composition.volume * arm.formula_units * len(arm.group))
+    body = u[:, 7:].unflatten(1, (len(kinds), 8))
+    hands = torch.ones(count, len(kinds), dtype=torch.long)
+    if not composition.enantiopure:  # the first molecule's hand only chooses between a crystal and its mirror image
+        hands[:, 1:] = torch.where(body[:, 1:, 7] < 0.5, 1, -1)
+    return Packings(
+        species=composition.species,
+        group=arm.group,
+        kind=torch.tensor(kinds),
+        lattice=lattice,
+        centroid=body[..., :3].contiguous(),
+        rotation=rotation_from_uniform(body[..., 3:6]),
+        handedness=hands,
+        conformer=_choose_conformers(composition, kinds, body[..., 6]),
+    )
+
+
+def perturbed_packings(
+    parents: Packings,
+    count: int,
+    seed: int,
+    key: str,
+    strain: float = 0.08,
+    shift: float = 1.0,
+    turn: float = 0.6,
+) -> Packings:
+    """Children of low minima: parent i mod n with its cell strained, its molecules shifted (Å) and turned (rad).
+
+    The amplitudes are standard deviations; each child scales all three by its own factor between 0.3 and 1.3, so
+    that some look nearby and some farther off. Strains keep the space group.
+    """
+    generator = torch.Generator().manual_seed(_seed_of(seed, key))
+    chosen = parents[torch.arange(count) % len(parents)]
+    normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
+    scale = 0.3 + torch.rand(count, generator=generator, dtype=torch.float64)
+    bodies = chosen.n_bodies
+    strains = normal(count, 6) * strain * scale[:, None]
+    lattice = torch.stack(
+        [
+            strained(cell, torch.einsum("m,mij->ij", s[: len(basis)], basis))
+            for cell, s, basis in zip(
+                chosen.lattice, strains, (strain_basis(chosen.group, cell) for cell in chosen.lattice)
+            )
+        ]
+    )
+    shifts = normal(count, bodies, 3) * shift * scale[:, None, None]
+    turns = normal(count, bodies, 3) * turn * scale[:, None, None]
+    return Packings(
+        species=chosen.species,
+        group=chosen.group,
+        kind=chosen.kind,
+        lattice=lattice,
+        centroid=(chosen.centroid + shifts @ torch.linalg.inv(lattice)) % 1.0,
+        rotation=rotation_exp(turns) @ chosen.rotation,
+        handedness=chosen.handedness,
+        conformer=chosen.conformer,
+    )
+
+
+def _seed_of(seed: int, key: str) -> int:
+    """One seed for each use, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:6], "big")
+
+
+def _uniform_numbers(
+    dimensions: int, first: int, count: int, seed: int, sequence: Sequence_
+) -> Float[Tensor, "count dimensions"]:
+    if sequence == "sobol":
+        engine = SobolEngine(dimensions, scramble=True, seed=seed)
+        return engine.fast_forward(first).draw(count, dtype=torch.float64).clamp(max=1 - 1e-12)
+    generator = torch.Generator().manual_seed(seed + 7919 * first)
+    return torch.rand(count, dimensions, generator=generator, dtype=torch.float64)
+
+
+def _cells(arm: Arm, u: Float[Tensor, "count 7"], target: float) -> Float[Tensor, "count 3 3"]:
+    """Cells of the group's family with volume U(VOLUME_RANGE) times `target` Å^3.
+
+    A cell that would be flatter than a molecule is drawn towards a cube until it is not.
+    """
+    low, high = MONOCLINIC_BETA if arm.group.family == "monoclinic" else TRICLINIC_ANGLES
+    logs = (2 * u[:, :3] - 1) * LENGTH_SPREAD
+    tilt = torch.deg2rad(low + (high - low) * u[:, 3:6] - 90.0)
+    wanted = target * (VOLUME_RANGE[0] + (VOLUME_RANGE[1] - VOLUME_RANGE[0]) * u[:, 6])
+    for _ in range(12):
+        angles = math.pi / 2 + tilt
+        tilt = torch.where(angles_feasible(angles)[:, None], tilt, tilt / 2)
+        cells = allowed_cell(arm.group, logs.exp(), _feasible(math.pi / 2 + tilt))
+        cells = cells * (wanted / volume(cells))[:, None, None] ** (1 / 3)
+        flat = (heights(cells).amin(-1) < SMALLEST_HEIGHT)[:, None]
+        if not flat.any():
+            break
+        logs, tilt = torch.where(flat, logs * 0.7, logs), torch.where(flat, tilt * 0.7, tilt)
+    return cells
+
+
+def _feasible(angles: Float[Tensor, "count 3"]) -> Float[Tensor, "count 3"]:
+    """Right angles in place of triples that close to no cell."""
+    return torch.where(angles_feasible(angles)[:, None], angles, torch.full_like(angles, math.pi / 2))
+
+
+def _choose_conformers(
+    composition: Composition, kinds: Sequence[int], u: Float[Tensor, "count bodies"]
+) -> Tensor:
+    """Conformers in proportion to exp(-energy / CONFORMER_TEMPERATURE)."""
+    chosen = []
+    for m, k in enumerate(kinds):
+        share = torch.softmax(-composition.conformer_energies[k].double() / CONFORMER_TEMPERATURE, 0)
+        chosen.append(torch.searchsorted(share.cumsum(0), u[:, m].contiguous()).clamp(max=len(share) - 1))
+    return torch.stack(chosen, 1)
