@@ -5,10 +5,13 @@ in space is `lattice @ R.T`; the metric G = L L^T does not notice, and G is all 
 """
 
 import math
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import spglib
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -125,7 +128,9 @@ def log_coordinates(lattice: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 6"]:
     Blind to how the crystal is turned; k_6 = log(volume) / sqrt(3), and k_1..k_5 are pure shape. Up to the
     scale of the basis these are the coordinates of DiffCSP++ (Jiao et al. 2024).
     """
-    return torch.einsum("kij,...ij->...k", SHAPE_BASIS.to(lattice), symmetric_log(lattice @ lattice.mT) / 2)
+    exact = lattice.double()  # the metric squares the rounding error of flat cells
+    half_log = symmetric_log(exact @ exact.mT) / 2
+    return torch.einsum("kij,...ij->...k", SHAPE_BASIS.to(exact), half_log).to(lattice.dtype)
 
 
 def lattice_from_log(k: Float[Tensor, "*n 6"]) -> Float[Tensor, "*n 3 3"]:
@@ -181,10 +186,9 @@ class LogLattice(Manifold):
     def random(
         self, *batch: int, generator: torch.Generator, dtype: torch.dtype = torch.float64
     ) -> Float[Tensor, "..."]:
-        """expm of standard normal coordinates: cells around the unit cube."""
-        return lattice_from_log(
-            torch.randn(*batch, 6, generator=generator, dtype=dtype, device=generator.device)
-        )
+        """Normal log coordinates of standard deviation 0.3: cells around the unit cube, none very flat."""
+        normal = torch.randn(*batch, 6, generator=generator, dtype=dtype, device=generator.device)
+        return lattice_from_log(0.3 * normal)
 
     def project(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
         return lattice_from_log(log_coordinates(x))
@@ -254,8 +258,6 @@ def niggli_reduce(
     `tolerance` (Å) decides when lengths count as equal. Fractional coordinates become `frac @ inv(M)`.
     Raises InputError where the cell is too flat to reduce.
     """
-    import spglib
-
     return _reduced(lattice, spglib.niggli_reduce, tolerance, "Niggli")
 
 
@@ -263,21 +265,35 @@ def delaunay_reduce(
     lattice: Float[Tensor, "3 3"], tolerance: float = 1e-5
 ) -> tuple[Float[Tensor, "3 3"], Int[Tensor, "3 3"]]:
     """The Delaunay cell and the unimodular M with `reduced = M @ lattice`, as `niggli_reduce`."""
-    import spglib
-
     return _reduced(lattice, spglib.delaunay_reduce, tolerance, "Delaunay")
 
 
-def _reduced(lattice: Tensor, method: Any, tolerance: float, name: str) -> tuple[Tensor, Tensor]:
+def _reduced(
+    lattice: Tensor, method: Callable[..., Any], tolerance: float, name: str
+) -> tuple[Tensor, Tensor]:
     exact = lattice.detach().double().cpu().numpy()
-    reduced = method(exact, eps=tolerance)
+    reduced = call_spglib(method, exact, eps=tolerance) if abs(np.linalg.det(exact)) > 1e-6 else None
     if reduced is None:
         shape = [round(float(v), 4) for v in np.linalg.norm(exact, axis=1)]
         raise InputError(
-            f"expected a cell with volume for {name} reduction, got lengths {shape} Å, flat or not finite"
+            f"expected a cell with volume for {name} reduction, got lengths {shape} Å, flat or "
+            "not finite; check the lattice rows"
         )
-    change = torch.as_tensor(np.rint(reduced @ np.linalg.inv(exact)), dtype=torch.long)
+    change = torch.as_tensor(np.rint(reduced @ np.linalg.inv(exact)), dtype=torch.long, device=lattice.device)
     return change.to(lattice) @ lattice, change
+
+
+def call_spglib(function: Callable[..., Any], *arguments: Any, **options: Any) -> Any:
+    """What spglib answers, or None where it fails: its versions differ in how they say so.
+
+    Some return None after a DeprecationWarning (which we keep from the user), later ones raise.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            return function(*arguments, **options)
+        except spglib.SpglibError:
+            return None
 
 
 def image_shifts(

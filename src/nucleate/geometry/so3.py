@@ -162,8 +162,8 @@ def kabsch(
     """Least-squares superposition of point sets in the given order (Kabsch 1976, 1978), batched.
 
     Proper unless `allow_mirror`, which takes the better of both hands and, where both fit equally (planar
-    sets), the proper one. Collinear sets and single points get one of their best rotations; weights of 0 leave
-    atoms out. The rotation itself carries no gradient, yet that of the residual is exact: it is at a minimum.
+    sets), the proper one. Collinear sets and single points get one of their best rotations; weights of 0
+    leave atoms out. The rotation carries no gradient, yet that of the residual is exact: it is at a minimum.
     """
     w = torch.ones_like(moving[..., 0]) if weights is None else weights
     w = (w / w.sum(-1, keepdim=True))[..., None]

@@ -4,17 +4,18 @@ An operation takes a fractional column x to W x + w; for rows of positions, `fra
 Tables come from gemmi, which holds all settings of the 230 groups.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import product
 
 import gemmi
+import spglib
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nucleate.errors import InputError
-from nucleate.geometry.lattice import lattice_from_metric, lattice_from_parameters
+from nucleate.geometry.lattice import call_spglib, lattice_from_metric, lattice_from_parameters
 
 FAMILIES = ("triclinic", "monoclinic", "orthorhombic", "tetragonal", "trigonal", "hexagonal", "cubic")
 
@@ -108,13 +109,16 @@ class SpaceGroup:
         rotations: Int[Tensor, "ops 3 3"], translations: Float[Tensor, "ops 3"]
     ) -> "SpaceGroup":
         """Name a closed list of operations by its space-group type (spglib); number 0 if it has none."""
-        import spglib
-
-        kind = spglib.get_spacegroup_type_from_symmetry(
-            rotations.numpy(), translations.double().numpy() % 1.0
+        group = SpaceGroup(0, "?", rotations.long(), translations.double() % 1.0)
+        kind = call_spglib(
+            spglib.get_spacegroup_type_from_symmetry,
+            group.rotations.numpy(),
+            group.translations.numpy(),
+            lattice=lattice_from_metric(_averaged_metric(group, torch.eye(3, dtype=torch.float64))).numpy(),
         )
-        number, symbol = (kind.number, kind.international_short) if kind is not None else (0, "?")
-        return SpaceGroup(number, symbol.replace("_", ""), rotations.long(), translations.double() % 1.0)
+        if kind is None:
+            return group
+        return replace(group, number=kind.number, symbol=kind.international_short.replace("_", ""))
 
 
 P1 = SpaceGroup(1, "P1", torch.eye(3, dtype=torch.long)[None], torch.zeros(1, 3, dtype=torch.float64))
@@ -151,20 +155,25 @@ def obeys(group: SpaceGroup, lattice: Float[Tensor, "*n 3 3"], tolerance: float 
 def allowed_cell(
     group: SpaceGroup | str, lengths: Float[Tensor, "*n 3"], angles: Float[Tensor, "*n 3"]
 ) -> Float[Tensor, "*n 3 3"]:
-    """The cell that obeys the group and is nearest to free lengths (Å) and angles (rad), standard orientation.
+    """The cell, in standard orientation, that obeys the group and is near to free lengths (Å), angles (rad).
 
-    The metric tensor is averaged over the group, the mean of W^T G W. Free lengths and angles pass unchanged, tied
-    lengths become their quadratic mean, and fixed angles come out right in any setting: unique axis b or c,
-    hexagonal or rhombohedral axes. A family name instead of a group means its standard setting (monoclinic:
-    unique axis b; trigonal: hexagonal axes). Differentiable. Raises InputError for lengths and angles that no
-    cell has (see `lattice_from_parameters`) and for unknown families.
+    The metric tensor is averaged over the group, the mean of W^T G W. Free lengths and angles pass
+    unchanged, tied lengths become their quadratic mean, and fixed angles come out right in any setting:
+    unique axis b or c, hexagonal or rhombohedral axes. A family name instead of a group means its standard
+    setting (monoclinic: unique axis b; trigonal: hexagonal axes). Differentiable. Raises InputError for
+    lengths and angles that no cell has (see `lattice_from_parameters`) and for unknown families.
     """
     if isinstance(group, str):
         group = _smallest_of_family(group)
     free = lattice_from_parameters(lengths, angles)
-    W = group.rotations.to(free)
-    averaged = torch.einsum("oji,...jk,okl->...il", W, free @ free.mT, W) / len(group)
-    return lattice_from_metric((averaged + averaged.mT) / 2)
+    return lattice_from_metric(_averaged_metric(group, free @ free.mT))
+
+
+def _averaged_metric(group: SpaceGroup, metric: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 3 3"]:
+    """The metric tensors nearest to the given ones that every operation keeps."""
+    W = group.rotations.to(metric)
+    averaged = torch.einsum("oji,...jk,okl->...il", W, metric, W) / len(group)
+    return (averaged + averaged.mT) / 2
 
 
 def _smallest_of_family(family: str) -> SpaceGroup:
@@ -184,8 +193,8 @@ def strain_basis(group: SpaceGroup, lattice: Float[Tensor, "3 3"]) -> Float[Tens
     """
     if not obeys(group, lattice, 1e-2):
         raise InputError(
-            f"expected a cell that obeys {group.symbol} ({group.family}), got rows {lattice.tolist()}; make one "
-            "with allowed_cell, or choose the setting of the space group that fits the cell's axes"
+            f"expected a cell that obeys {group.symbol} ({group.family}), got rows {lattice.tolist()}; make "
+            "one with allowed_cell, or choose the setting of the space group that fits the cell's axes"
         )
     dtype = lattice.dtype
     columns = lattice.T.double()
