@@ -1,0 +1,117 @@
+// The header, the chosen crystal, and what ties the views together.
+
+let selected = 0;
+
+function tile(label, value, note) {
+  return el("div", {}, el("dt", {}, label), el("dd", {}, value, note ? el("small", {}, note) : null));
+}
+
+function referenceTile() {
+  const reference = data.reference;
+  if (!reference) return null;
+  const fit = [isNumber(reference.rmsd) ? `RMSD ${fixed(reference.rmsd, 2)} Å` : "", isNumber(reference.n_matched) ? `${reference.n_matched} molecules` : ""];
+  const note = fit.filter(Boolean).join(", ") || reference.file;
+  return tile("Reference", reference.found ? `found, rank ${fixed(reference.rank)}` : "not found", note);
+}
+
+function drawHeader() {
+  const run = data.run;
+  const molecule = run.molecule ?? {};
+  byId("identity").textContent = [molecule.formula, isNumber(molecule.n_atoms) ? `${molecule.n_atoms} atoms` : "", molecule.smiles].filter(known).join(" · ");
+  const close = crystals.filter((c) => isNumber(c.energy) && c.energy <= 5).length;
+  const best = crystals[0];
+  const counts = run.counts ?? {};
+  const tiles = [
+    tile("Distinct crystals", count(crystals.length), isNumber(counts.asked) ? `from ${count(counts.asked)} starts` : null),
+    best ? tile("Lowest in energy", best.symbol, `${fixed(best.density, 3)} g/cm³, ${fixed(best.lattice_energy, 1)} kJ/mol`) : null,
+    best ? tile("Within 5 kJ/mol", count(close), "of the lowest, per molecule") : null,
+    referenceTile(),
+    isNumber(run.wall_seconds) ? tile("Time", duration(run.wall_seconds), isNumber(run.cpu_seconds) ? `${duration(run.cpu_seconds)} of CPU` : null) : null,
+    known(run.energy_model) ? tile("Energies from", String(run.energy_model)) : null,
+  ];
+  byId("tiles").append(...tiles.filter(Boolean));
+  const made = [`nucleate ${run.nucleate ?? ""}`.trim(), run.started];
+  byId("colophon").textContent = `${made.filter(known).join(", ")}. Predicted structures; energies are relative, per molecule. Packing view: 3Dmol.js 2.5.5 (BSD-3-Clause). This page makes no network requests.`;
+}
+
+/** Cell lengths (Å) and angles (degrees) as a crystallographer writes them. */
+function cellText(scene) {
+  const rows = [0, 1, 2].map((i) => latticeRow(scene, i));
+  const lengths = rows.map((row) => fixed(Math.hypot(...row), 3)).join(", ");
+  const angles = [[1, 2], [0, 2], [0, 1]].map(([i, j]) => (Math.acos(dot(unit(rows[i]), unit(rows[j]))) * 180) / Math.PI);
+  return [`${lengths} Å`, `${angles.map((angle) => fixed(angle, 2)).join(", ")}°`];
+}
+
+function drawDetails() {
+  const c = crystals[selected];
+  const scene = chosenScene();
+  const [lengths, angles] = scene ? cellText(scene) : ["–", "–"];
+  const donors = scene ? `${scene.hydrogen_bonds.length / 5} in the cell` : "–";
+  const entries = [
+    ["Rank", fixed(c.rank)], ["Relative energy", `${fixed(c.energy, 2)} kJ/mol`], ["Lattice energy", `${fixed(c.lattice_energy, 1)} kJ/mol`],
+    ["Density", `${fixed(c.density, 3)} g/cm³`], ["Volume per molecule", `${fixed(c.volume, 1)} Å³`], ["Space group", `${c.symbol} (${c.number ?? "–"})`],
+    ["Z, Z′", `${fixed(c.z)}, ${zPrime(c.z_prime)}`], ["a, b, c", lengths], ["α, β, γ", angles], ["Hydrogen bonds", donors],
+    ["Duplicates found", fixed(c.duplicates)], ["Conformer", spoken(c.conformer)], ["Generator, seed", `${spoken(c.generator)}, ${spoken(c.seed)}`],
+    ["Reference", matchText(c)], ["File", c.file],
+  ];
+  if (c.clash === true) entries.push(["Warning", "atoms closer than a contact allows"]);
+  byId("details").replaceChildren(...entries.map(([term, value]) => el("div", {}, el("dt", {}, term), el("dd", {}, value))));
+}
+
+/** Show one crystal everywhere. */
+function select(index, scroll = true) {
+  if (!crystals[index]) return;
+  selected = index;
+  byId("chosen").textContent = summary(crystals[index]);
+  byId("previous").disabled = index === 0;
+  byId("next").disabled = index === crystals.length - 1;
+  byId("download").disabled = !data.embedded[index]?.cif;
+  moveRing();
+  markRow(scroll);
+  drawDetails();
+  drawPowder();
+  drawPacking(false);
+  rememberInAddress(crystals[index]);
+}
+
+/** So that a link or a reload shows the same crystal. */
+function rememberInAddress(crystal) {
+  history.replaceState(null, "", `#rank=${crystal.rank ?? ""}`);
+}
+
+function selectFromAddress() {
+  const rank = Number(/^#rank=(\d+)$/.exec(location.hash)?.[1]);
+  const index = crystals.findIndex((c) => c.rank === rank);
+  select(Math.max(0, index));
+}
+
+function arrowKeys(event) {
+  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+  if (!step) return;
+  select(selected + step);
+  event.preventDefault();
+}
+
+function explainEmpty() {
+  const counts = data.run.counts ?? {};
+  const tried = isNumber(counts.asked) ? ` out of ${count(counts.asked)} starts` : "";
+  byId("empty").textContent = `No crystal was found${tried}. The stages and failures below say where the structures were lost; a longer search (a larger --n or --budget) or other space groups may help.`;
+  byId("empty").hidden = false;
+}
+
+function start() {
+  drawHeader();
+  drawSearch();
+  if (!crystals.length) return explainEmpty();
+  byId("results").hidden = false;
+  startTable();
+  startPacking();
+  selected = 0;
+  startLandscape();
+  byId("previous").addEventListener("click", () => select(selected - 1));
+  byId("next").addEventListener("click", () => select(selected + 1));
+  window.addEventListener("hashchange", selectFromAddress);
+  return selectFromAddress();
+}
+
+start();
