@@ -1,6 +1,7 @@
 """The molecule as an inline SVG, and space-group symbols as they are printed."""
 
 import re
+from typing import Any
 
 import gemmi
 from rdkit import Chem, rdBase
@@ -12,9 +13,10 @@ OVERLINE = "\u0305"
 
 
 def molecule_svg(smiles: str, width: int = 300, height: int = 220) -> str | None:
-    """Structural formula as an `<svg>` element without identifiers or addresses; None if RDKit cannot read it.
+    """Structural formula as an `<svg>` element without addresses; None if RDKit cannot read the SMILES.
 
-    Black becomes the colour of the surrounding text, so that the drawing follows light and dark pages.
+    Black becomes the colour of the surrounding text and the colours of elements are mixed with it, so that
+    the drawing follows light and dark pages.
     """
     with rdBase.BlockLogs():
         molecule = Chem.MolFromSmiles(smiles)
@@ -22,7 +24,7 @@ def molecule_svg(smiles: str, width: int = 300, height: int = 220) -> str | None
         return None
     rdDepictor.Compute2DCoords(molecule)
     canvas = rdMolDraw2D.MolDraw2DSVG(width, height)
-    options = canvas.drawOptions()
+    options: Any = canvas.drawOptions()  # its stubs know no types of the fields
     options.clearBackground = False
     options.padding = 0.06
     options.bondLineWidth = 1.6
@@ -33,7 +35,7 @@ def molecule_svg(smiles: str, width: int = 300, height: int = 220) -> str | None
 
 
 def space_group_symbol(number: int, symbol: str | None = None) -> str:
-    """Hermann-Mauguin symbol in print, such as P2₁/c or P1̅; `symbol` chooses a setting, else the standard one."""
+    """Hermann-Mauguin symbol in print, such as P2₁/c; `symbol` chooses a setting, else the standard one."""
     entry = gemmi.find_spacegroup_by_name(symbol) if symbol else None
     if entry is None or entry.number != number:
         entry = gemmi.find_spacegroup_by_number(number) if 1 <= number <= 230 else None
@@ -55,5 +57,6 @@ def _inline(drawing: str, width: int, height: int) -> str:
     """Keep the shapes, drop the XML header, namespaces and comments, and scale with the page."""
     shapes = drawing[drawing.index(">", drawing.index("<svg")) + 1 : drawing.rindex("</svg>")]
     shapes = re.sub(r"<!--.*?-->|\s+class='[^']*'", "", shapes, flags=re.DOTALL)
-    shapes = re.sub(r"#000000", "currentColor", shapes, flags=re.IGNORECASE)
+    shapes = shapes.replace("#000000", "currentColor")
+    shapes = re.sub(r"#[0-9A-F]{6}", r"color-mix(in srgb,\g<0> 65%,currentColor)", shapes)
     return f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="Structural formula">{shapes}</svg>'

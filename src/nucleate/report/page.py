@@ -1,7 +1,7 @@
 """A result folder -> one HTML file that needs no network.
 
-The page carries its data as JSON, its scripts and the viewer inline, and a content security policy that forbids
-every request. Text from files only ever enters as JSON or escaped, never as markup.
+The page carries its data as JSON, its scripts and the viewer inline, and a content security policy that
+forbids every request. Text from files only ever enters as JSON or escaped, never as markup.
 """
 
 import html
@@ -13,8 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.cif_read import read_crystal
+from nucleate.crystal.crystal import Crystal
 from nucleate.errors import NucleateError
 from nucleate.metrics.pxrd import CU_K_ALPHA, powder_pattern
 from nucleate.report.drawing import molecule_svg, space_group_symbol
@@ -48,9 +48,9 @@ COLUMNS = {  # name in the page: (column of crystals.parquet, decimals)
 def write_report(folder: Path, max_embedded: int = 200) -> Path:
     """Write `folder/report.html` from `crystals.parquet`, `cif/*.cif` and `run.json`; returns its path.
 
-    The page shows every crystal in the landscape and the table; packing, powder pattern and CIF text are inside
-    for the best `max_embedded` ranks and for matches of the reference, and the page says so. A CIF file that
-    cannot be read is named on the page with the reason. `run.json` and every key in it may be missing.
+    The page shows every crystal in the landscape and the table; packing, powder pattern and CIF text are
+    inside for the best `max_embedded` ranks and for matches of the reference, and the page says so. A CIF
+    file that cannot be read is named on the page with the reason. `run.json` and its keys may be missing.
 
     Raises InputError if `crystals.parquet` is missing or unreadable. The file is replaced in one step.
     """

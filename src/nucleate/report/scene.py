@@ -17,10 +17,11 @@ SMALLEST_ANGLE = 120.0  # degrees, donor-H...acceptor
 
 
 def scene(crystal: Crystal) -> dict[str, Any]:
-    """JSON-ready drawing: `lattice` (9 numbers, Å), `elements`, `positions` (flat, Å), `bonds` (flat pairs) and
-    `hydrogen_bonds` (flat rows of hydrogen, acceptor and the acceptor's three cell shifts).
+    """JSON-ready drawing; lists are flat.
 
-    Molecules are whole and their centroids lie in the home cell.
+    `lattice` (9 numbers, Å), `elements`, `positions` (Å), `bonds` (pairs), `hydrogen_bonds` (rows of
+    hydrogen, acceptor and the acceptor's three cell shifts). Molecules are whole, their centroids in the home
+    cell.
     """
     home = torch.floor(crystal.centroids + 1e-6)[crystal.molecule]
     inside = crystal.replace(frac=crystal.frac - home)

@@ -62,9 +62,10 @@ function tableRow(crystal, index) {
   return el("tr", { id: `row-${index}`, "data-index": index, tabindex: -1, "aria-selected": "false" }, cells, el("td", { class: "text" }, fileCell(crystal, index)));
 }
 
-/** A download where the CIF is inside the page, else a link to the file beside it. */
+/** A download where the CIF is inside the page, a link to the file beside it where there is one. */
 function fileCell(crystal, index) {
-  if (data.embedded[index]?.cif) return el("button", { type: "button", "data-download": index, "aria-label": `Download ${fileName(crystal)}` }, fileName(crystal));
+  if (data.embedded[index]?.cif === null) return "missing";
+  if (data.embedded[index]) return el("button", { type: "button", "data-download": index, "aria-label": `Download ${fileName(crystal)}` }, fileName(crystal));
   return el("a", { href: crystal.file.split("/").map(encodeURIComponent).join("/") }, crystal.file);
 }
 
