@@ -72,9 +72,7 @@ def drive(report: Path, steps: str, address: str = "") -> dict:
     page.write_text(text, encoding="utf-8")
     profile = f"--user-data-dir={report.parent / 'profile'}"
     command = [str(CHROMIUM), *FLAGS, profile, "--dump-dom", f"{page.as_uri()}{address}"]
-    done = subprocess.run(
-        command, capture_output=True, timeout=120, check=True, env={**os.environ, "LANG": "C.UTF-8"}
-    )
+    done = subprocess.run(command, capture_output=True, timeout=120, check=True)
     found = re.search(r'<pre id="probe">([^<]*)</pre>', done.stdout.decode())
     assert found, "the page did not finish"
     seen = json.loads(unquote(found[1]))
