@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from rdkit import Chem
+from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
@@ -33,7 +34,8 @@ from nucleate.crystal.crystal import Crystal
 from nucleate.geometry.lattice import image_shifts, niggli_reduce
 from nucleate.geometry.so3 import Superposition, kabsch
 
-MAX_AUTOMORPHISMS = 1000  # of a heavy-atom graph: the first so many that the search finds, identity included
+MAX_AUTOMORPHISMS = 200  # of a heavy-atom graph; where there are more, equivalent atoms pair by distance
+MAX_STARTS = 256  # that put the centre on its kind, the best fits
 SHORTEST = 3.0  # Å: closer than atoms of different molecules come, so no distance needs a finer tolerance
 SPARE_RMSD = 0.5  # Å: how much worse than the best a fit of the central molecules may be and still be tried
 REFINED = 8  # starts that are refined, the most promising by their centroids
@@ -229,12 +231,20 @@ def _canonical_order(
 
 
 @lru_cache(maxsize=1024)
-def _automorphisms(key: str) -> Int[Tensor, "maps atoms"]:
-    """Permutations of the canonical atoms that keep the graph, identity first, at most MAX_AUTOMORPHISMS."""
+def _automorphisms(key: str) -> Int[Tensor, "maps atoms"] | None:
+    """All permutations of the canonical atoms that keep the graph; None for more than MAX_AUTOMORPHISMS."""
     graph = Chem.MolFromSmiles(key, sanitize=False)
-    identity = tuple(range(graph.GetNumAtoms()))
-    maps = graph.GetSubstructMatches(graph, uniquify=False, maxMatches=MAX_AUTOMORPHISMS)
-    return torch.tensor([identity, *(m for m in maps if m != identity)][:MAX_AUTOMORPHISMS])
+    maps = graph.GetSubstructMatches(graph, uniquify=False, maxMatches=MAX_AUTOMORPHISMS + 1)
+    return torch.tensor(maps) if len(maps) <= MAX_AUTOMORPHISMS else None
+
+
+@lru_cache(maxsize=1024)
+def _classes(key: str) -> Int[Tensor, " atoms"]:
+    """Equal numbers for atoms that the graph does not tell apart."""
+    graph = Chem.MolFromSmiles(key, sanitize=False)
+    graph.UpdatePropertyCache(strict=False)
+    Chem.FastFindRings(graph)
+    return torch.tensor(list(Chem.CanonicalRankAtoms(graph, breakTies=False)))
 
 
 # ---------------------------------------------------------------- the reference's clusters
@@ -347,8 +357,10 @@ class Assignment:
 
 def _search(cluster: Cluster, molecules: HeavyMolecules, tolerances: Tolerances) -> PackingMatch:
     n = len(cluster.keys)
-    starts = _starts(cluster, molecules, tolerances)
     best = PackingMatch.nothing(n)
+    if cluster.keys[0] not in molecules.keys:
+        return best
+    starts = _starts(cluster, molecules, tolerances)
     if not len(starts):
         return best
     kinds = torch.tensor([[a == b for b in molecules.keys] for a in cluster.keys])
@@ -370,29 +382,86 @@ def _search(cluster: Cluster, molecules: HeavyMolecules, tolerances: Tolerances)
 
 def _starts(cluster: Cluster, molecules: HeavyMolecules, tolerances: Tolerances) -> Motions:
     """Motions that put the centre on a molecule of its kind, in every way and hand that fits."""
+    key = cluster.keys[0]
     hands = torch.tensor([1.0, -1.0] if tolerances.mirror else [1.0], dtype=torch.float64)
-    where = torch.tensor(
-        [i for i, key in enumerate(molecules.keys) if key == cluster.keys[0]], dtype=torch.long
+    where = torch.tensor([i for i, other in enumerate(molecules.keys) if other == key], dtype=torch.long)
+    own = cluster.positions[0, : len(_classes(key))]
+    thickness = torch.linalg.svdvals(own - own.mean(0)) / len(own) ** 0.5
+    if len(own) < 3 or thickness[1] < COLLINEAR:
+        return _starts_from_neighbours(cluster, molecules, where, hands, tolerances)
+    maps = _automorphisms(key)
+    theirs = molecules.positions[where, : len(own)]
+    if maps is None:
+        place, source, target, hand = _paired_by_distance(own, theirs, _classes(key), hands)
+    else:
+        target = theirs[:, maps].flatten(0, 1).repeat(len(hands), 1, 1)
+        place = torch.arange(len(where)).repeat_interleave(len(maps)).repeat(len(hands))
+        hand = hands.repeat_interleave(len(where) * len(maps))
+        source = hand[:, None, None] * own
+    fit = kabsch(source, target)
+    best = torch.argsort(fit.rmsd, stable=True)[:MAX_STARTS]
+    best = best[fit.rmsd[best] <= fit.rmsd[best[:1]] + SPARE_RMSD]
+    return Motions(
+        fit.rotation[best] * hand[best, None, None], fit.translation[best], hand[best], where[place[best]]
     )
-    maps = _automorphisms(cluster.keys[0])
-    own = cluster.positions[0, : maps.shape[1]]
-    inertia = torch.linalg.svdvals(own - own.mean(0)) / len(own) ** 0.5
-    if len(own) < 3 or inertia[1] < COLLINEAR:
-        return _starts_from_triples(cluster, molecules, where, hands, tolerances)
-    images = hands[:, None, None, None, None] * own
-    targets = molecules.positions[where][:, maps]
-    images, targets = torch.broadcast_tensors(images, targets)  # (hands, where, maps, atoms, 3)
-    fit = kabsch(images, targets)
-    hand, place, map_ = torch.nonzero(fit.rmsd <= _least(fit.rmsd) + SPARE_RMSD, as_tuple=True)
-    rotation = fit.rotation[hand, place, map_] * hands[hand, None, None]
-    return Motions(rotation, fit.translation[hand, place, map_], hands[hand], where[place])
 
 
-def _least(values: Tensor) -> float:
-    return float(values.min()) if values.numel() else 0.0
+def _paired_by_distance(
+    own: Float[Tensor, "atoms 3"],
+    theirs: Float[Tensor, "places atoms 3"],
+    classes: Int[Tensor, " atoms"],
+    hands: Float[Tensor, " hands"],
+) -> tuple[
+    Int[Tensor, " starts"],
+    Float[Tensor, "starts atoms 3"],
+    Float[Tensor, "starts atoms 3"],
+    Float[Tensor, " starts"],
+]:
+    """Places, sources, targets and hands of fits, where too many automorphisms forbid to try each.
+
+    Three atoms are laid on all equivalent threes with about their distances; the other atoms then pair with
+    their nearest equivalents.
+    """
+    triple = _telling_triple(own, classes)
+    images = torch.cartesian_prod(*[torch.nonzero(classes == classes[i])[:, 0] for i in triple])
+    corners = theirs[:, images]
+    sides, asked = ((x - x.roll(1, -2)).norm(dim=-1) for x in (corners, own[triple]))
+    place, image = torch.nonzero((sides - asked).abs().amax(-1) < SPARE_RMSD, as_tuple=True)
+    hand = hands.repeat_interleave(len(place))
+    place, image = place.repeat(len(hands)), image.repeat(len(hands))
+    source = hand[:, None, None] * own
+    fit = kabsch(source[:, triple], corners[place, image])
+    moved = source @ fit.rotation.mT + fit.translation[:, None]
+    gaps = torch.where(classes[:, None] == classes, torch.cdist(moved, theirs[place]), math.inf)
+    best = torch.argsort(gaps.amin(-1).square().mean(-1), stable=True)[:MAX_STARTS]
+    target = theirs[place[best]].gather(1, _pairing(gaps[best])[..., None].expand(-1, -1, 3))
+    return place[best], source[best], target, hand[best]
 
 
-def _starts_from_triples(
+def _telling_triple(own: Float[Tensor, "atoms 3"], classes: Int[Tensor, " atoms"]) -> list[int]:
+    """Three atoms that span a wide triangle and have few equivalents."""
+    copies = (classes[:, None] == classes).sum(1).double()
+    first = int((copies - 0.01 * (own - own.mean(0)).norm(dim=-1)).argmin())
+    arms = own - own[first]
+    length = arms.norm(dim=-1)
+    second = int((copies - 1e6 * length.clamp(max=2.0) - 0.01 * length).argmin())
+    height = torch.linalg.cross(arms, arms[second].expand_as(arms)).norm(dim=-1) / length[second]
+    third = int((copies - 1e6 * height.clamp(max=1.0) - 0.01 * height).argmin())
+    return [first, second, third]
+
+
+def _pairing(gaps: Float[Tensor, "*n atoms atoms"]) -> Int[Tensor, "*n atoms"]:
+    """The column of each row: its nearest, or where two rows share one, the least sum of squares overall."""
+    nearest = gaps.argmin(-1)
+    flat = nearest.flatten(0, -2)
+    shared = (flat.sort(-1).values != torch.arange(flat.shape[1])).any(-1)
+    costs = gaps.flatten(0, -3)[shared].square().clamp(max=1e6).numpy()
+    for row, cost in zip(torch.nonzero(shared)[:, 0].tolist(), costs):  # few: good fits share none
+        flat[row] = torch.from_numpy(linear_sum_assignment(cost)[1])
+    return flat.unflatten(0, nearest.shape[:-1])
+
+
+def _starts_from_neighbours(
     cluster: Cluster,
     molecules: HeavyMolecules,
     where: Int[Tensor, " places"],
@@ -499,13 +568,17 @@ def _target(
     centred = (cluster.positions - cluster.centroids[:, None]) @ motions.rotation[:, None].mT
     target = found.clone()
     for key in set(cluster.keys):
-        maps = _automorphisms(key)
+        maps, classes = _automorphisms(key), _classes(key)
         k = torch.tensor([i for i, other in enumerate(cluster.keys) if other == key])
-        size = maps.shape[1]
+        size = len(classes)
         ours, theirs = centred[:, k, :size], found[:, k, :size]
-        overlap = (ours @ theirs.mT).flatten(-2)  # larger is nearer: |x - y|^2 = |x|^2 + |y|^2 - 2 x.y
-        gain = overlap[..., torch.arange(size) * size + maps].sum(-1)
-        chosen = maps[gain.argmax(-1)]
+        if maps is None:
+            gaps = torch.cdist(ours, theirs - theirs.mean(2, keepdim=True))
+            chosen = _pairing(torch.where(classes[:, None] == classes, gaps, math.inf))
+        else:
+            overlap = (ours @ theirs.mT).flatten(-2)  # larger is nearer: |x - y|^2 = |x|^2 + |y|^2 - 2 x.y
+            gain = overlap[..., torch.arange(size) * size + maps].sum(-1)
+            chosen = maps[gain.argmax(-1)]
         target[:, k, :size] = theirs.gather(2, chosen[..., None].expand(*chosen.shape, 3))
     return target
 
