@@ -15,7 +15,6 @@ from typing import Any
 
 from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.crystal import Crystal
-from nucleate.errors import NucleateError
 from nucleate.metrics.pxrd import CU_K_ALPHA, powder_pattern
 from nucleate.report.drawing import molecule_svg, space_group_symbol
 from nucleate.report.folder import Results, read_results
@@ -108,7 +107,7 @@ def _embedded(text: str | None) -> dict[str, Any]:
     try:
         crystal = read_crystal(f"{text}\n")  # a line end tells text from a path
         return {"cif": text, "scene": scene(crystal), "pattern": _pattern(crystal)}
-    except NucleateError as error:
+    except ValueError as error:
         return {"cif": text, "problem": str(error)}
 
 
@@ -127,7 +126,7 @@ def _reference(reference: Any) -> dict[str, Any] | None:
         return shown
     try:
         crystal = read_crystal(f"{text}\n")  # a line end tells text from a path
-    except NucleateError as error:
+    except ValueError as error:
         return {**shown, "problem": str(error)}
     return {**shown, "density": round(crystal.density, 4), "pattern": _pattern(crystal)}
 

@@ -16,6 +16,7 @@ const groups = groupKinds();
 const kindOf = (crystal) => groups.kinds.get(crystal.symbol);
 const drawable = (c) => isNumber(c.energy) && isNumber(c.density);
 const tip = el("div", { class: "tooltip", role: "status", hidden: true });
+const markSize = crystals.length > 200 ? 4 : 5.2;
 let place = null; // the scales of the drawn landscape
 
 function landscapeLimits(visible) {
@@ -53,7 +54,7 @@ function drawLandscape() {
 function landscapePoint(crystal) {
   const kind = kindOf(crystal);
   return svg("path", {
-    class: "point", "data-index": crystals.indexOf(crystal), d: markPath(kind, 5.2), fill: `var(--c${kind})`,
+    class: "point", "data-index": crystals.indexOf(crystal), d: markPath(kind, markSize), fill: `var(--c${kind})`,
     transform: `translate(${place.x(crystal.density).toFixed(1)} ${place.y(crystal.energy).toFixed(1)})`,
   });
 }

@@ -24,13 +24,18 @@ function cellShifts(n) {
 const atomPosition = (scene, atom, shift = [0, 0, 0]) =>
   cartesian(scene, shift).map((x, i) => x + scene.positions[3 * atom + i]);
 
-/** Atoms in the viewer's form for all shown cells; bonds never leave a molecule, so they repeat with it. */
-function viewerAtoms(scene, shifts) {
+function bondPartners(scene) {
   const partners = scene.elements.map(() => []);
   for (let i = 0; i < scene.bonds.length; i += 2) {
     partners[scene.bonds[i]].push(scene.bonds[i + 1]);
     partners[scene.bonds[i + 1]].push(scene.bonds[i]);
   }
+  return partners;
+}
+
+/** Atoms in the viewer's form for all shown cells; bonds never leave a molecule, so they repeat with it. */
+function viewerAtoms(scene, shifts) {
+  const partners = bondPartners(scene);
   const keep = scene.elements.map((e) => view3d.hydrogens || e !== "H");
   const position = new Map(scene.elements.map((_, i) => i).filter((i) => keep[i]).map((atom, place) => [atom, place]));
   return shifts.flatMap((shift, copy) =>
@@ -67,13 +72,14 @@ function drawAxisLabels(scene) {
   });
 }
 
-/** Dashed lines from hydrogen (or its donor's place) to acceptor; those that leave the shown cells end in space. */
+/** Dashed lines to acceptors, from donors where hydrogens are hidden; those that leave the cells end in space. */
 function drawHydrogenBonds(scene, shifts) {
+  const partners = bondPartners(scene);
   for (let i = 0; i < scene.hydrogen_bonds.length; i += 5) {
     const [hydrogen, acceptor, ...step] = scene.hydrogen_bonds.slice(i, i + 5);
     for (const shift of shifts) {
       view3d.viewer.addCylinder({
-        start: vector(...atomPosition(scene, hydrogen, shift)),
+        start: vector(...atomPosition(scene, view3d.hydrogens ? hydrogen : partners[hydrogen][0], shift)),
         end: vector(...atomPosition(scene, acceptor, shift.map((s, k) => s + step[k]))),
         radius: 0.05, dashed: true, dashLength: 0.2, gapLength: 0.16, color: color("--c0"),
       });
@@ -110,7 +116,7 @@ function lookAlong(axis) {
   const view = view3d.viewer.getView();
   view3d.viewer.setView([...view.slice(0, 4), ...turn]);
   view3d.viewer.zoomTo();
-  view3d.viewer.zoom(1.35); // the viewer leaves wide margins
+  view3d.viewer.zoom(1.65); // the viewer leaves wide margins
   view3d.viewer.render();
 }
 
