@@ -38,7 +38,8 @@ MAX_AUTOMORPHISMS = 200  # of a heavy-atom graph; where there are more, equivale
 MAX_STARTS = 256  # that put the centre on its kind, the best fits
 SHORTEST = 3.0  # Å: closer than atoms of different molecules come, so no distance needs a finer tolerance
 SPARE_RMSD = 0.5  # Å: how much worse than the best a fit of the central molecules may be and still be tried
-REFINED = 8  # starts that are refined, the most promising by their centroids
+JUDGED = 60_000  # pairs of atoms looked at to choose among starts: all starts, unless there are very many
+REFINED = 8  # starts that are refined, the most promising ones
 ROUNDS = 4  # of assigning and superposing
 COLLINEAR = 0.3  # Å: a centre thinner than this (root of the second moment) does not fix a rotation
 
@@ -354,6 +355,10 @@ class Assignment:
     gap: Float[Tensor, "starts n"]  # Å, between the centroids
     allowed: Bool[Tensor, "starts n"]  # within the tolerances, and no molecule taken twice
 
+    def score(self) -> Float[Tensor, " starts"]:
+        """How many were found, then how near."""
+        return self.allowed.sum(1) - 1e-3 * torch.where(self.allowed, self.gap, 0.0).mean(1)
+
 
 def _search(cluster: Cluster, molecules: HeavyMolecules, tolerances: Tolerances) -> PackingMatch:
     n = len(cluster.keys)
@@ -364,9 +369,7 @@ def _search(cluster: Cluster, molecules: HeavyMolecules, tolerances: Tolerances)
     if not len(starts):
         return best
     kinds = torch.tensor([[a == b for b in molecules.keys] for a in cluster.keys])
-    first = _assign(cluster, molecules, kinds, starts, tolerances)
-    score = first.allowed.sum(1) - 1e-3 * (first.allowed * first.gap).nan_to_num(0.0).mean(1)
-    motions = starts[torch.argsort(score, descending=True, stable=True)[:REFINED]]
+    motions = _most_promising(cluster, molecules, kinds, starts, tolerances)
     for _ in range(ROUNDS):
         assignment = _assign(cluster, molecules, kinds, motions, tolerances)
         target = _target(cluster, molecules, motions, assignment)
@@ -378,6 +381,25 @@ def _search(cluster: Cluster, molecules: HeavyMolecules, tolerances: Tolerances)
         # what is nearly right pulls the rest into place: superpose on all whose centroids agree
         motions = _superposed(cluster, motions, target, assignment.allowed)
     return best
+
+
+def _most_promising(
+    cluster: Cluster,
+    molecules: HeavyMolecules,
+    kinds: Bool[Tensor, "n molecules"],
+    starts: Motions,
+    tolerances: Tolerances,
+) -> Motions:
+    """The starts that match most: all of them by centroids, the best of those atom by atom."""
+    score = _assign(cluster, molecules, kinds, starts, tolerances).score()
+    maps = _automorphisms(cluster.keys[0])
+    pairs = cluster.present.numel() * (len(maps) if maps is not None else MAX_AUTOMORPHISMS)
+    starts = starts[torch.argsort(score, descending=True, stable=True)[: max(JUDGED // pairs, REFINED)]]
+    assignment = _assign(cluster, molecules, kinds, starts, tolerances)
+    target = _target(cluster, molecules, starts, assignment)
+    agreed = (assignment.allowed & _agree(cluster, starts, target, tolerances)).sum(1)
+    score = 100 * agreed + assignment.score()
+    return starts[torch.argsort(score, descending=True, stable=True)[:REFINED]]
 
 
 def _starts(cluster: Cluster, molecules: HeavyMolecules, tolerances: Tolerances) -> Motions:
@@ -433,7 +455,9 @@ def _paired_by_distance(
     fit = kabsch(source[:, triple], corners[place, image])
     moved = source @ fit.rotation.mT + fit.translation[:, None]
     gaps = torch.where(classes[:, None] == classes, torch.cdist(moved, theirs[place]), math.inf)
-    best = torch.argsort(gaps.amin(-1).square().mean(-1), stable=True)[:MAX_STARTS]
+    miss = gaps.amin(-1).square().mean(-1).sqrt()  # Å, a lower bound of the RMSD
+    best = torch.argsort(miss, stable=True)[:MAX_STARTS]
+    best = best[miss[best] <= miss[best[:1]] + SPARE_RMSD / 2]
     target = theirs[place[best]].gather(1, _pairing(gaps[best])[..., None].expand(-1, -1, 3))
     return place[best], source[best], target, hand[best]
 
