@@ -202,9 +202,21 @@ def strain_basis(group: SpaceGroup, lattice: Float[Tensor, "3 3"]) -> Float[Tens
     full = _symmetric_basis().to(columns).flatten(1)
     averaged = torch.einsum("oij,mjk,olk->mil", rotations, full.unflatten(1, (3, 3)), rotations) / len(group)
     projector = full @ averaged.flatten(1).T
-    values, vectors = torch.linalg.eigh((projector + projector.T) / 2)
-    kept = vectors[:, values > 0.5].T
+    kept = _range_of_projector((projector + projector.T) / 2)
     return (kept @ full).unflatten(1, (3, 3)).to(dtype)
+
+
+def _range_of_projector(projector: Float[Tensor, "n n"]) -> Float[Tensor, "rank n"]:
+    """Orthonormal rows that span its range: Gram-Schmidt on its columns, the first ones first.
+
+    Unlike eigenvectors of a degenerate eigenvalue they do not turn with rounding errors; hence also the rounding.
+    """
+    kept: list[Tensor] = []
+    for column in projector.T:
+        rest = column - sum((row * (row @ column) for row in kept), torch.zeros_like(column))
+        if rest.norm() > 1e-3:
+            kept.append(rest / rest.norm())
+    return torch.stack(kept).round(decimals=12)
 
 
 def _symmetric_basis() -> Float[Tensor, "6 3 3"]:

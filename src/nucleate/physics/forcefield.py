@@ -109,7 +109,6 @@ class BodyArrays(NamedTuple):
     c: np.ndarray  # (atoms,) sqrt of the C6 of a like pair
     types: np.ndarray  # (atoms,) rows of the exp-6 tables
     size: np.ndarray  # (atoms, atoms) Å, where soft spheres touch
-    radii: np.ndarray  # (atoms,) Å, van der Waals
     group: tuple[np.ndarray, np.ndarray, np.ndarray]
     lattice: np.ndarray
     centroid: np.ndarray
@@ -138,7 +137,6 @@ class BodyArrays(NamedTuple):
             c=np.sqrt([EXP6[t].C for t in names]),
             types=np.array([TYPES.index(t) for t in names]),
             size=sphere_sizes([field.species[k] for k in kinds], radii),
-            radii=radii,
             group=group_arrays(packings.group),
             lattice=np.ascontiguousarray(packings.lattice.double().numpy()).copy(),
             centroid=np.ascontiguousarray(packings.centroid.double().numpy()).copy(),
@@ -162,11 +160,12 @@ class BodyArrays(NamedTuple):
         W, w, _ = self.group
         cutoff, alpha, k_max = accuracy
         x, inverse, R, images, weights = self.frame(b, cutoff, True)
+        pairs = kernels.atom_pairs(x, self.start, self.lattice[b], R, w, images, cutoff)
+        neighbours = (images, weights, *pairs)
         force, virial = np.zeros_like(x), np.zeros((3, 3))
         q, c, lattice = self.q[b], self.c, self.lattice[b]
-        energy = kernels.real_energy(
-            x, self.start, lattice, R, w, images, weights, self.types, q, *tables, alpha, cutoff, force, virial
-        )
+        pair_arguments = (self.types, q, *tables, alpha, cutoff, force, virial)
+        energy = kernels.real_energy(x, self.start, lattice, R, w, neighbours, *pair_arguments)
         waves, sizes = kernels.reciprocal_vectors(inverse, W, k_max)
         energy += kernels.reciprocal_energy(
             x, lattice, inverse, W, w, waves, sizes, q, c, alpha, force, virial

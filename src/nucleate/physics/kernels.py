@@ -72,7 +72,14 @@ def find_images(centroid, x, start, radius, lattice, inverse, W, w, inverses, re
     height = np.empty(3)
     for k in range(3):
         height[k] = 1.0 / math.sqrt(inverse[0, k] ** 2 + inverse[1, k] ** 2 + inverse[2, k] ** 2)
-    f, low, high, n, m, t = np.empty(3), np.empty(3, np.int64), np.empty(3, np.int64), np.empty(3), np.empty(3), np.empty(3)
+    f, low, high, n, m, t = (
+        np.empty(3),
+        np.empty(3, np.int64),
+        np.empty(3, np.int64),
+        np.empty(3),
+        np.empty(3),
+        np.empty(3),
+    )
     moved = np.empty((len(x), 3))
     for a in range(bodies):
         for b in range(a if half else 0, bodies):
@@ -116,7 +123,9 @@ def find_images(centroid, x, start, radius, lattice, inverse, W, w, inverses, re
                                     if order == 0:
                                         weight = 0.5
                             _shift(w[o], n, lattice, t)
-                            if not _touches(x, start[a], start[a + 1], moved, start[b], start[b + 1], t, reach):
+                            if not _touches(
+                                x, start[a], start[a + 1], moved, start[b], start[b + 1], t, reach
+                            ):
                                 continue
                             if count == len(rows):
                                 rows = np.concatenate((rows, np.empty_like(rows)))
@@ -228,89 +237,158 @@ def coulomb_inside(r2, alpha):
 
 
 @compiled
-def real_energy(x, start, lattice, R, w, images, weights, types, q, A, B, C, soft, alpha, cutoff, force, virial):
-    """Real-space energy per asymmetric unit; adds dE/dx to `force` and sum g (x) d, the affine strain gradient,
-    to `virial`."""
-    energy = 0.0
-    moved, back = np.empty_like(x), np.empty_like(x)
-    t, n, limit = np.empty(3), np.empty(3), cutoff * cutoff
+def pair_terms(r2, A, B, C, r_soft, qq, alpha):
+    """u and u'/r of one pair: `exp6_pair` + qq `coulomb_pair`, which share their exponential and root.
+
+    erfc is 7.1.26 of Abramowitz & Stegun (error below 1.5e-7, less than 1e-7 eV in any energy here).
+    """
+    if r2 < r_soft * r_soft or r2 < SOFT_COULOMB * SOFT_COULOMB:
+        u, du = exp6_pair(r2, A, B, C, r_soft, alpha)
+        v, dv = coulomb_pair(r2, alpha)
+        return u + qq * v, du + qq * dv
+    a2 = alpha * alpha
+    s = a2 * r2
+    inverse2 = 1.0 / r2
+    r = math.sqrt(r2)
+    inverse = r * inverse2
+    g = math.exp(-s)
+    repulsion = A * math.exp(-B * r)
+    attraction = C * inverse2 * inverse2 * inverse2
+    shape = (1.0 + s * (1.0 + 0.5 * s)) * g
+    t = 1.0 / (1.0 + 0.3275911 * alpha * r)
+    tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    v = tail * g * inverse
+    u = repulsion - attraction * shape + qq * v
+    du = -B * repulsion * inverse + attraction * (6.0 * inverse2 * shape + a2 * s * s * g)
+    return u, du - qq * (v + 1.1283791670955126 * alpha * g) * inverse2
+
+
+@compiled
+def atom_pairs(x, start, lattice, R, w, images, reach):
+    """Atom pairs (i, j) of each image closer than `reach` (Å); pairs of image e are rows first[e] to first[e + 1]."""
+    pairs = np.empty((1024, 2), np.int32)
+    first = np.empty(len(images) + 1, np.int64)
+    moved = np.empty_like(x)
+    t, n, limit, count = np.empty(3), np.empty(3), reach * reach, 0
     for e in range(len(images)):
+        first[e] = count
         a, b, o = images[e, 0], images[e, 1], images[e, 2]
         n[0], n[1], n[2] = images[e, 3], images[e, 4], images[e, 5]
         _rotate(x, start[b], start[b + 1], R[o], moved)
         _shift(w[o], n, lattice, t)
-        weight = weights[e]
+        room = (start[a + 1] - start[a]) * (start[b + 1] - start[b])
+        if count + room > len(pairs):
+            pairs = np.concatenate((pairs, np.empty((len(pairs) + room, 2), np.int32)))
         for j in range(start[b], start[b + 1]):
             y0, y1, y2 = moved[j, 0] + t[0], moved[j, 1] + t[1], moved[j, 2] + t[2]
-            f0 = f1 = f2 = 0.0
             for i in range(start[a], start[a + 1]):
-                d0, d1, d2 = x[i, 0] - y0, x[i, 1] - y1, x[i, 2] - y2
-                r2 = d0 * d0 + d1 * d1 + d2 * d2
-                if r2 >= limit:
-                    continue
-                p, s = types[i], types[j]
-                u, du = exp6_pair(r2, A[p, s], B[p, s], C[p, s], soft[p, s], alpha)
-                v, dv = coulomb_pair(r2, alpha)
-                qq = COULOMB * q[i] * q[j]
-                energy += weight * (u + qq * v)
-                g = weight * (du + qq * dv)
-                g0, g1, g2 = g * d0, g * d1, g * d2
-                force[i, 0] += g0
-                force[i, 1] += g1
-                force[i, 2] += g2
-                f0 += g0
-                f1 += g1
-                f2 += g2
-                virial[0, 0] += g0 * d0
-                virial[0, 1] += g0 * d1
-                virial[0, 2] += g0 * d2
-                virial[1, 1] += g1 * d1
-                virial[1, 2] += g1 * d2
-                virial[2, 2] += g2 * d2
-            back[j, 0], back[j, 1], back[j, 2] = f0, f1, f2
+                if (x[i, 0] - y0) ** 2 + (x[i, 1] - y1) ** 2 + (x[i, 2] - y2) ** 2 < limit:
+                    pairs[count, 0], pairs[count, 1] = i, j
+                    count += 1
+    first[len(images)] = count
+    return pairs[:count], first
+
+
+@compiled
+def real_energy(x, start, lattice, R, w, neighbours, types, q, A, B, C, soft, alpha, cutoff, force, virial):
+    """Real-space energy per asymmetric unit; adds dE/dx to `force` and sum g (x) d, the affine strain gradient,
+    to `virial`. `neighbours` = images, their weights, and `atom_pairs`."""
+    images, weights, pairs, first = neighbours
+    energy = 0.0
+    moved, back = np.empty_like(x), np.empty_like(x)
+    t, n, limit = np.empty(3), np.empty(3), cutoff * cutoff
+    v00 = v01 = v02 = v11 = v12 = v22 = 0.0
+    for e in range(len(images)):
+        b, o = images[e, 1], images[e, 2]
+        n[0], n[1], n[2] = images[e, 3], images[e, 4], images[e, 5]
+        _rotate(x, start[b], start[b + 1], R[o], moved)
+        _shift(w[o], n, lattice, t)
+        t0, t1, t2 = t[0], t[1], t[2]
+        weight = weights[e]
+        for j in range(start[b], start[b + 1]):
+            back[j, 0] = back[j, 1] = back[j, 2] = 0.0
+        for k in range(first[e], first[e + 1]):
+            i, j = pairs[k, 0], pairs[k, 1]
+            d0, d1, d2 = x[i, 0] - moved[j, 0] - t0, x[i, 1] - moved[j, 1] - t1, x[i, 2] - moved[j, 2] - t2
+            r2 = d0 * d0 + d1 * d1 + d2 * d2
+            if r2 >= limit:
+                continue
+            p, s = types[i], types[j]
+            u, du = pair_terms(r2, A[p, s], B[p, s], C[p, s], soft[p, s], COULOMB * q[i] * q[j], alpha)
+            energy += weight * u
+            g = weight * du
+            g0, g1, g2 = g * d0, g * d1, g * d2
+            force[i, 0] += g0
+            force[i, 1] += g1
+            force[i, 2] += g2
+            back[j, 0] += g0
+            back[j, 1] += g1
+            back[j, 2] += g2
+            v00 += g0 * d0
+            v01 += g0 * d1
+            v02 += g0 * d2
+            v11 += g1 * d1
+            v12 += g1 * d2
+            v22 += g2 * d2
         for j in range(start[b], start[b + 1]):  # the image's gradient, turned back to the asymmetric unit
             for d in range(3):
                 force[j, d] -= R[o, 0, d] * back[j, 0] + R[o, 1, d] * back[j, 1] + R[o, 2, d] * back[j, 2]
-    virial[1, 0], virial[2, 0], virial[2, 1] = virial[0, 1], virial[0, 2], virial[1, 2]
+    _add_symmetric(virial, v00, v01, v02, v11, v12, v22)
     return energy
 
 
 @compiled
-def overlap_energy(x, start, lattice, R, w, images, weights, size, force, virial):
+def _add_symmetric(matrix, v00, v01, v02, v11, v12, v22):
+    matrix[0, 0] += v00
+    matrix[1, 1] += v11
+    matrix[2, 2] += v22
+    matrix[0, 1] += v01
+    matrix[1, 0] += v01
+    matrix[0, 2] += v02
+    matrix[2, 0] += v02
+    matrix[1, 2] += v12
+    matrix[2, 1] += v12
+
+
+@compiled
+def overlap_energy(x, start, lattice, R, w, neighbours, size, force, virial):
     """Soft spheres: sum (size_ij - r)^2 over overlapping atoms of different molecules (Å^2), as `real_energy`."""
+    images, weights, pairs, first = neighbours
     energy = 0.0
     moved = np.empty_like(x)
     t, n = np.empty(3), np.empty(3)
+    v00 = v01 = v02 = v11 = v12 = v22 = 0.0
     for e in range(len(images)):
-        a, b, o = images[e, 0], images[e, 1], images[e, 2]
+        if first[e] == first[e + 1]:
+            continue
+        b, o = images[e, 1], images[e, 2]
         n[0], n[1], n[2] = images[e, 3], images[e, 4], images[e, 5]
         _rotate(x, start[b], start[b + 1], R[o], moved)
         _shift(w[o], n, lattice, t)
         weight = weights[e]
-        for j in range(start[b], start[b + 1]):
-            y0, y1, y2 = moved[j, 0] + t[0], moved[j, 1] + t[1], moved[j, 2] + t[2]
-            for i in range(start[a], start[a + 1]):
-                d0, d1, d2 = x[i, 0] - y0, x[i, 1] - y1, x[i, 2] - y2
-                r2 = d0 * d0 + d1 * d1 + d2 * d2
-                if r2 >= size[i, j] * size[i, j]:
-                    continue
-                r = max(math.sqrt(r2), 1e-9)
-                depth = size[i, j] - r
-                energy += weight * depth * depth
-                g = -2.0 * weight * depth / r
-                g0, g1, g2 = g * d0, g * d1, g * d2
-                force[i, 0] += g0
-                force[i, 1] += g1
-                force[i, 2] += g2
-                for d in range(3):
-                    force[j, d] -= R[o, 0, d] * g0 + R[o, 1, d] * g1 + R[o, 2, d] * g2
-                virial[0, 0] += g0 * d0
-                virial[0, 1] += g0 * d1
-                virial[0, 2] += g0 * d2
-                virial[1, 1] += g1 * d1
-                virial[1, 2] += g1 * d2
-                virial[2, 2] += g2 * d2
-    virial[1, 0], virial[2, 0], virial[2, 1] = virial[0, 1], virial[0, 2], virial[1, 2]
+        for k in range(first[e], first[e + 1]):
+            i, j = pairs[k, 0], pairs[k, 1]
+            d0, d1, d2 = x[i, 0] - moved[j, 0] - t[0], x[i, 1] - moved[j, 1] - t[1], x[i, 2] - moved[j, 2] - t[2]
+            r2 = d0 * d0 + d1 * d1 + d2 * d2
+            if r2 >= size[i, j] * size[i, j]:
+                continue
+            r = max(math.sqrt(r2), 1e-9)
+            depth = size[i, j] - r
+            energy += weight * depth * depth
+            g = -2.0 * weight * depth / r
+            g0, g1, g2 = g * d0, g * d1, g * d2
+            force[i, 0] += g0
+            force[i, 1] += g1
+            force[i, 2] += g2
+            for d in range(3):
+                force[j, d] -= R[o, 0, d] * g0 + R[o, 1, d] * g1 + R[o, 2, d] * g2
+            v00 += g0 * d0
+            v01 += g0 * d1
+            v02 += g0 * d2
+            v11 += g1 * d1
+            v12 += g1 * d2
+            v22 += g2 * d2
+    _add_symmetric(virial, v00, v01, v02, v11, v12, v22)
     return energy
 
 
@@ -443,7 +521,9 @@ def reciprocal_energy(x, lattice, inverse, W, w, waves, sizes, q, c, alpha, forc
         slope = (dfq * nq + dfc * nc) / (ops * ops)
         for p in range(3):
             virial[p, p] -= iso
-        for o in range(ops):  # the orbit's average over directions of k, which the point group makes isotropic enough
+        for o in range(
+            ops
+        ):  # k k^T averaged over the orbit
             for p in range(3):
                 for s in range(3):
                     virial[p, s] -= slope * kv[o, p] * kv[o, s]
@@ -550,8 +630,8 @@ def molecule_pair_energies(x, start, lattice, R, w, images, types, q, A, B, C, s
 
 
 @compiled
-def closest_contact(x, start, lattice, R, w, images, radii):
-    """The smallest (distance / sum of radii) between atoms of different molecules."""
+def closest_contact(x, start, lattice, R, w, images, size):
+    """The smallest (distance / size_ij) between atoms of different molecules."""
     moved = np.empty_like(x)
     t, n = np.empty(3), np.empty(3)
     closest = 1e9
@@ -567,5 +647,5 @@ def closest_contact(x, start, lattice, R, w, images, radii):
                     + (x[i, 1] - moved[j, 1] - t[1]) ** 2
                     + (x[i, 2] - moved[j, 2] - t[2]) ** 2
                 )
-                closest = min(closest, math.sqrt(r2) / (radii[i] + radii[j]))
+                closest = min(closest, math.sqrt(r2) / size[i, j])
     return closest

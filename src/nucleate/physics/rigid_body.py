@@ -12,6 +12,7 @@ import numpy as np
 
 from nucleate.physics.compiled import compiled
 from nucleate.physics.kernels import (
+    atom_pairs,
     cartesian_rotations,
     find_images,
     overlap_energy,
@@ -49,7 +50,7 @@ def potential_energy(level, lattice, centroid, rotation, body, group, tables, li
     local, start, radius, gyration, q, c, types, size = body
     W, w, _ = group
     A, B, C, soft = tables
-    images, weights, waves, sizes = lists
+    neighbours, waves, sizes = lists
     x, force, virial, rigid_virial, centre_force, torque, R = work
     inverse = np.linalg.inv(lattice)
     cartesian_rotations(W, lattice, inverse, R)
@@ -57,7 +58,7 @@ def potential_energy(level, lattice, centroid, rotation, body, group, tables, li
     force[:, :] = 0.0
     virial[:, :] = 0.0
     if press > 0:
-        energy = stiffness * overlap_energy(x, start, lattice, R, w, images, weights, size, force, virial)
+        energy = stiffness * overlap_energy(x, start, lattice, R, w, neighbours, size, force, virial)
         force *= stiffness
         virial *= stiffness
         work_done = pressure * abs(np.linalg.det(lattice)) / len(W)
@@ -66,7 +67,7 @@ def potential_energy(level, lattice, centroid, rotation, body, group, tables, li
             virial[d, d] += work_done
     else:
         energy = real_energy(
-            x, start, lattice, R, w, images, weights, types, q, A, B, C, soft, alpha, cutoff, force, virial
+            x, start, lattice, R, w, neighbours, types, q, A, B, C, soft, alpha, cutoff, force, virial
         )
         energy += reciprocal_energy(x, lattice, inverse, W, w, waves, sizes, q, c, alpha, force, virial)
     rigid_gradient(x, start, centroid, lattice, force, virial, centre_force, torque, rigid_virial)
@@ -91,8 +92,11 @@ def neighbour_lists(level, lattice, centroid, rotation, body, group, x):
     images, weights = find_images(
         centroid, x, start, radius, lattice, inverse, W, w, inverses, cutoff + SKIN, True
     )
+    R = np.empty((len(W), 3, 3))
+    cartesian_rotations(W, lattice, inverse, R)
+    pairs, first = atom_pairs(x, start, lattice, R, w, images, cutoff + SKIN)
     waves, sizes = reciprocal_vectors(inverse, W, 0.0 if press > 0 else k_max)
-    return images, weights, waves, sizes
+    return (images, weights, pairs, first), waves, sizes
 
 
 @compiled
@@ -138,7 +142,9 @@ def hopeless(lattice, inverse, radius, ops):
 
 
 @compiled
-def minimise_one(level, max_steps, tolerance, step_cap, lattice, centroid, rotation, body, group, tables, basis):
+def minimise_one(
+    level, max_steps, tolerance, step_cap, lattice, centroid, rotation, body, group, tables, basis
+):
     """Minimise in place. Returns (energy, largest gradient component, steps, status, evaluations)."""
     local, start, radius, gyration, q, c, types, size = body
     atoms, bodies, modes = len(local), len(centroid), len(basis)
@@ -155,7 +161,11 @@ def minimise_one(level, max_steps, tolerance, step_cap, lattice, centroid, rotat
         np.empty((ops, 3, 3)),
     )
     gradient, new_gradient = np.empty(n), np.empty(n)
-    new_lattice, new_centroid, new_rotation = np.empty((3, 3)), np.empty((bodies, 3)), np.empty((bodies, 3, 3))
+    new_lattice, new_centroid, new_rotation = (
+        np.empty((3, 3)),
+        np.empty((bodies, 3)),
+        np.empty((bodies, 3, 3)),
+    )
     if hopeless(lattice, np.linalg.inv(lattice), radius, ops):
         return 0.0, 0.0, 0, COLLAPSED, 0
     lists = neighbour_lists(level, lattice, centroid, rotation, body, group, x)
@@ -184,16 +194,28 @@ def minimise_one(level, max_steps, tolerance, step_cap, lattice, centroid, rotat
         accepted = False
         for _ in range(8):
             far = drift(step, modes, level[1], radius, gyration)
-            take_step(step, lattice, centroid, rotation, gyration, basis, new_lattice, new_centroid, new_rotation)
+            take_step(
+                step, lattice, centroid, rotation, gyration, basis, new_lattice, new_centroid, new_rotation
+            )
             if not hopeless(new_lattice, np.linalg.inv(new_lattice), radius, ops):
                 trial_moved = moved + far
                 if trial_moved > SKIN:
                     lists = neighbour_lists(level, new_lattice, new_centroid, new_rotation, body, group, x)
                     moved, trial_moved = far, 0.0
-                    if len(lists[0]) > MAX_IMAGES:
+                    if len(lists[0][0]) > MAX_IMAGES:
                         return energy, largest, steps, COLLAPSED, evaluations
                 new_energy = potential_energy(
-                    level, new_lattice, new_centroid, new_rotation, body, group, tables, lists, work, new_gradient, basis
+                    level,
+                    new_lattice,
+                    new_centroid,
+                    new_rotation,
+                    body,
+                    group,
+                    tables,
+                    lists,
+                    work,
+                    new_gradient,
+                    basis,
                 )
                 evaluations += 1
                 if new_energy <= energy + 1e-4 * slope:
@@ -212,7 +234,9 @@ def minimise_one(level, max_steps, tolerance, step_cap, lattice, centroid, rotat
             if fresh:
                 H = np.eye(n) * (sy / (y @ y))
             Hy = H @ y
-            H += (1.0 + (y @ Hy) / sy) / sy * np.outer(step, step) - (np.outer(step, Hy) + np.outer(Hy, step)) / sy
+            H += (1.0 + (y @ Hy) / sy) / sy * np.outer(step, step) - (
+                np.outer(step, Hy) + np.outer(Hy, step)
+            ) / sy
             fresh = False
         lattice[:, :] = new_lattice
         centroid[:, :] = new_centroid
@@ -234,5 +258,15 @@ def minimise_all(
     for b in range(len(lattice)):
         body = (local[b], start, radius[b], gyration[b], q[b], c, types, size)
         energy[b], largest[b], steps[b], status[b], evaluations[b] = minimise_one(
-            level, max_steps, tolerance, step_cap, lattice[b], centroid[b], rotation[b], body, group, tables, basis
+            level,
+            max_steps,
+            tolerance,
+            step_cap,
+            lattice[b],
+            centroid[b],
+            rotation[b],
+            body,
+            group,
+            tables,
+            basis,
         )
