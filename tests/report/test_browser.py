@@ -23,7 +23,7 @@ FLAGS = [
     *("--disable-background-networking", "--disable-component-update"),
     *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL without a graphics card
     *("--proxy-server=127.0.0.1:9", "--host-resolver-rules=MAP * ~NOTFOUND"),  # no network
-    *("--window-size=1300,1600", "--virtual-time-budget=6000"),
+    *("--window-size=1000,700", "--virtual-time-budget=6000"),
 ]
 WATCH = """<script>
 window.seen = { errors: [], violations: [], files: [] };
@@ -121,6 +121,8 @@ def test_the_page_answers_clicks_and_keys(make_folder):
         click(document.querySelector(action));
         seen.pictures.push(picture());
       }
+      window.dispatchEvent(new Event("beforeprint"));
+      seen.printed = at("viewer-print").src;
     """
     seen = drive(write_report(folder), steps, "#rank=2")
     assert seen["points"] == 11
@@ -146,6 +148,7 @@ def test_the_page_answers_clicks_and_keys(make_folder):
         pytest.skip("this Chromium draws no WebGL; everything else on the page was checked")
     assert seen["message"] == ""
     assert len(set(seen["pictures"])) == 5  # every control changes the picture
+    assert seen["printed"].startswith("data:image/png;base64,")
 
 
 def test_hostile_text_does_not_run(make_folder):

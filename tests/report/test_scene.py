@@ -29,7 +29,7 @@ def counted_one_by_one(crystal) -> int:
     for donor, hydrogen in pairs:
         if numbers[donor] not in (7, 8):
             continue
-        for acceptor, shift in product(range(len(numbers)), product(range(-3, 4), repeat=3)):
+        for acceptor, shift in product(range(len(numbers)), product(range(-2, 3), repeat=3)):
             same = crystal.molecule[acceptor] == crystal.molecule[hydrogen] and shift == (0, 0, 0)
             if numbers[acceptor] not in (7, 8) or same:
                 continue
