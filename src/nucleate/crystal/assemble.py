@@ -57,7 +57,9 @@ def with_lewis_structures(crystal: Crystal, lengths: Neighbours | None = None) -
     copies = {key: sum(key == other for other, _ in keys) for key in first}
     solved = lewis_structures(
         [
-            Skeleton(crystal.numbers[atoms[m]].numpy(), local[m].numpy(), distance[chosen[m].numpy()], copies[key])
+            Skeleton(
+                crystal.numbers[atoms[m]].numpy(), local[m].numpy(), distance[chosen[m].numpy()], copies[key]
+            )
             for key, m in first.items()
         ]
     )
@@ -76,9 +78,7 @@ def with_lewis_structures(crystal: Crystal, lengths: Neighbours | None = None) -
     info = dict(crystal.info or {})
     if warnings:
         info["warnings"] = [*info.get("warnings", []), *warnings]
-    return crystal.replace(
-        bonds=torch.cat(pairs).long(), bond_types=tuple(types), charges=charges, info=info
-    )
+    return crystal.replace(bonds=torch.cat(pairs).long(), bond_types=tuple(types), charges=charges, info=info)
 
 
 def refuse_missing_hydrogens(crystal: Crystal) -> None:

@@ -57,7 +57,11 @@ def read_crystal(
     frac, numbers = _expand(sites, operations, lattice)
     info: dict[str, Any] = {"id": data.name or name, **notes}
     crystal = assemble_crystal(
-        torch.from_numpy(lattice), torch.from_numpy(frac), torch.from_numpy(numbers), info, check_hydrogens=False
+        torch.from_numpy(lattice),
+        torch.from_numpy(frac),
+        torch.from_numpy(numbers),
+        info,
+        check_hydrogens=False,
     )
     return _check_contents(crystal, data, check_hydrogens)
 
@@ -71,7 +75,8 @@ def _text_of(source: str | Path) -> tuple[str, str]:
         text = path.read_bytes().decode("utf-8", errors="replace")
     except OSError as error:
         raise InputError(
-            f"expected a readable CIF file, got {path} ({error.strerror}); check the path", reason="unreadable"
+            f"expected a readable CIF file, got {path} ({error.strerror}); check the path",
+            reason="unreadable",
         ) from error
     if not text.strip():
         raise InputError(f"expected a CIF, got an empty file: {path}", reason="empty file")
@@ -96,7 +101,9 @@ def _choose_block(document: cif.Document, wanted: str | None, name: str) -> cif.
         found = [b for b in document if b.name.lower() == wanted.lower()]
         if not found:
             have = ", ".join(b.name for b in document)
-            raise InputError(f"expected a data block named {wanted!r} in {name}, got {have or 'none'}", "unreadable")
+            raise InputError(
+                f"expected a data block named {wanted!r} in {name}, got {have or 'none'}", "unreadable"
+            )
         return found[0]
     with_atoms = [b for b in document if len(b.find_values("_atom_site_fract_x"))]
     if not with_atoms:
@@ -120,7 +127,9 @@ def _lattice(data: cif.Block) -> np.ndarray:
     values = [_number(data.find_value(tag)) for tag in tags]
     values[3:] = [90.0 if v is None else v for v in values[3:]]
     if any(v is None or v <= 0 for v in values):
-        raise InputError(f"expected six positive cell parameters, got {values}; is the file complete?", "unreadable")
+        raise InputError(
+            f"expected six positive cell parameters, got {values}; is the file complete?", "unreadable"
+        )
     lattice = np.array(gemmi.UnitCell(*values).orth.mat.tolist()).T
     if not np.isfinite(lattice).all() or np.linalg.det(lattice) < 1e-3:
         raise InputError(f"expected a cell with a volume, got {values}; check the angles", "unreadable")
@@ -175,7 +184,9 @@ def _named_group(data: cif.Block) -> gemmi.SpaceGroup | None:
             except (ValueError, RuntimeError):
                 continue  # a symbol that gemmi does not know: the next tag may still help
     for tag in ("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M"):
-        if (symbol := data.find_value(tag)) and (group := gemmi.find_spacegroup_by_name(cif.as_string(symbol))):
+        if (symbol := data.find_value(tag)) and (
+            group := gemmi.find_spacegroup_by_name(cif.as_string(symbol))
+        ):
             return group
     for tag in ("_space_group_IT_number", "_symmetry_Int_Tables_number"):
         if number := _number(data.find_value(tag)):
@@ -263,7 +274,11 @@ def _major_component(sites: list[Site], groups: dict[str, set[str]]) -> list[Sit
     chosen = [
         s
         for s in sites
-        if (s.group == kept[s.assembly] if s.group not in ("", "0") else s.occupancy > 0.5 or s.occupancy >= FULL)
+        if (
+            s.group == kept[s.assembly]
+            if s.group not in ("", "0")
+            else s.occupancy > 0.5 or s.occupancy >= FULL
+        )
     ]
     return [replace(s, occupancy=1.0) for s in chosen]
 

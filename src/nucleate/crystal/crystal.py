@@ -38,7 +38,9 @@ class Crystal:
         if not torch.isfinite(self.lattice).all() or not torch.isfinite(self.frac).all():
             raise ValueError("expected finite coordinates and lattice, got NaN or infinity")
         if torch.linalg.det(self.lattice) <= 0:
-            raise ValueError("expected a right-handed cell with positive volume; swap two axes or check the file")
+            raise ValueError(
+                "expected a right-handed cell with positive volume; swap two axes or check the file"
+            )
 
     def __len__(self) -> int:
         return len(self.numbers)

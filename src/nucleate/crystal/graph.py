@@ -124,7 +124,6 @@ def require_bonds(crystal: Crystal) -> None:
         )
 
 
-
 class _quiet:  # noqa: N801  (a context manager reads as a verb)
     """RDKit prints each refusal to stderr; here a refusal is an ordinary answer."""
 

@@ -45,8 +45,28 @@ STATES: dict[int, list[tuple[int, int, float]]] = {
     32: [(4, 0, 0.0)],
 }
 STATES |= {z: [(0, 0, 0.0)] for z in (2, 10, 18, 36, 54, 86)}
-AT_METAL = {1: [(0, -1, 0.3)], 6: [(3, -1, 0.4), (2, 0, 1.0)], 7: [(2, -1, 0.8)], 8: [(3, 1, 0.6), (0, -2, 1.0)]}
-USUAL_CHARGE = {3: 1, 11: 1, 19: 1, 37: 1, 55: 1, 47: 1, 79: 1, 13: 3, 21: 3, 24: 3, 26: 2, 39: 3, 22: 4, 40: 4}
+AT_METAL = {
+    1: [(0, -1, 0.3)],
+    6: [(3, -1, 0.4), (2, 0, 1.0)],
+    7: [(2, -1, 0.8)],
+    8: [(3, 1, 0.6), (0, -2, 1.0)],
+}
+USUAL_CHARGE = {
+    3: 1,
+    11: 1,
+    19: 1,
+    37: 1,
+    55: 1,
+    47: 1,
+    79: 1,
+    13: 3,
+    21: 3,
+    24: 3,
+    26: 2,
+    39: 3,
+    22: 4,
+    40: 4,
+}
 USUAL_CHARGE |= {z: 3 for z in range(57, 72)} | {72: 4, 45: 1, 50: 4, 31: 3, 49: 3, 83: 3}
 MULTIPLE_RADII = {  # Å: single, double, triple
     5: (0.85, 0.78, 0.73),
@@ -96,7 +116,8 @@ def lewis_structures(
     if solution is None:
         note = f"no Lewis structure within {time_limit:g} s; bonds left single, charges 0"
         return [
-            Lewis(s.bonds, (SINGLE,) * len(s.bonds), np.zeros(len(s.numbers), dtype=int), (note,)) for s in species
+            Lewis(s.bonds, (SINGLE,) * len(s.bonds), np.zeros(len(s.numbers), dtype=int), (note,))
+            for s in species
         ]
     return [_read_off(s, b, solution) for s, b in zip(species, blocks)]
 
@@ -105,8 +126,12 @@ def lewis_structures(
 class _Block:
     """Where one molecule's variables are: the states of each atom, the extra orders of each bond."""
 
-    states: list[list[tuple[int, int, int, float]]] = field(default_factory=list)  # (column, valence, charge, cost)
-    extra: dict[int, tuple[int, int | None]] = field(default_factory=dict)  # bond -> columns of orders 2 and 3
+    states: list[list[tuple[int, int, int, float]]] = field(
+        default_factory=list
+    )  # (column, valence, charge, cost)
+    extra: dict[int, tuple[int, int | None]] = field(
+        default_factory=dict
+    )  # bond -> columns of orders 2 and 3
     bonds: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=int))
     dative: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=bool))
 

@@ -18,7 +18,9 @@ from nucleate.errors import InputError
 TABLE = Chem.GetPeriodicTable()
 RADII = np.array([0.0] + [TABLE.GetRcovalent(z) for z in range(1, 119)])  # Å; Cordero et al. 2008
 NONMETALS = frozenset({1, 2, 5, 6, 7, 8, 9, 10, 14, 15, 16, 17, 18, 33, 34, 35, 36, 52, 53, 54, 85, 86})
-IONIC = frozenset({3, 11, 19, 20, 37, 38, 55, 56, 87, 88})  # their contacts are electrostatic: ions, not bonds
+IONIC = frozenset(
+    {3, 11, 19, 20, 37, 38, 55, 56, 87, 88}
+)  # their contacts are electrostatic: ions, not bonds
 SLACK_LIGHT, SLACK = 0.3, 0.4  # Å beyond the sum of radii: rows 1 and 2 only, and everything else
 MOST_NEIGHBOURS = {6: 4, 7: 4, 8: 3, 9: 2}  # non-metal neighbours; one more means overlapping molecules
 
@@ -45,7 +47,9 @@ def find_neighbours(
     """Every pair of atoms or images within `cutoff` Å, each pair once; positions need not be wrapped."""
     floor = np.floor(frac)
     wrapped = frac - floor
-    margin = cutoff * np.linalg.norm(np.linalg.inv(lattice), axis=0)  # the cut-off in units of the cell heights
+    margin = cutoff * np.linalg.norm(
+        np.linalg.inv(lattice), axis=0
+    )  # the cut-off in units of the cell heights
     reach = np.ceil(margin).astype(int)
     cells = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 1, 3)
     images = wrapped + cells
@@ -54,7 +58,9 @@ def find_neighbours(
     home = cKDTree(wrapped @ lattice)
     pairs = home.sparse_distance_matrix(near, cutoff, output_type="ndarray")
     i, j, crossed = pairs["i"], atom[pairs["j"]], cells[cell[pairs["j"]], 0]
-    first = crossed[np.arange(len(crossed)), (crossed != 0).argmax(1)]  # sign of an atom's shift to its own image
+    first = crossed[
+        np.arange(len(crossed)), (crossed != 0).argmax(1)
+    ]  # sign of an atom's shift to its own image
     once = (i < j) | ((i == j) & (first > 0))
     i, j, crossed, distance = i[once], j[once], crossed[once], pairs["v"][once]
     return Neighbours(i, j, (crossed - floor[j] + floor[i]).astype(int), distance)
@@ -88,7 +94,9 @@ def whole_molecules(
     i, j = np.concatenate([bonds.i, bonds.j]), np.concatenate([bonds.j, bonds.i])
     step = np.concatenate([bonds.shift, -bonds.shift])
     offset, known = np.zeros((n, 3), dtype=int), np.zeros(n, dtype=bool)
-    known[np.unique(molecule, return_index=True)[1]] = True  # one seed each; all molecules grow level by level
+    known[np.unique(molecule, return_index=True)[1]] = (
+        True  # one seed each; all molecules grow level by level
+    )
     while (front := known[i] & ~known[j]).any():
         offset[j[front]] = offset[i[front]] + step[front]
         known[j[front]] = True
@@ -107,7 +115,9 @@ def whole_molecules(
 
 
 def refuse_bare_atoms(
-    positions: Float[np.ndarray, "atoms 3"], numbers: Int[np.ndarray, " atoms"], bonds: Int[np.ndarray, "bonds 2"]
+    positions: Float[np.ndarray, "atoms 3"],
+    numbers: Int[np.ndarray, " atoms"],
+    bonds: Int[np.ndarray, "bonds 2"],
 ) -> None:
     """Raise InputError "missing hydrogens" where the geometry of an atom asks for a hydrogen that is not there.
 
