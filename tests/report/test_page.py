@@ -68,7 +68,7 @@ def test_every_row_arrives_with_packing_pattern_and_file(make_folder):
     assert sorted(data["embedded"]) == list("012345")
     for index, entry in data["embedded"].items():
         assert entry["cif"] == (folder / "cif" / f"{int(index) + 1:04d}.cif").read_text()
-        assert len(entry["pattern"]) == 901
+        assert len(entry["pattern"]) == 1801
         assert max(entry["pattern"]) == 1000
         assert len(entry["scene"]["positions"]) == 3 * len(entry["scene"]["elements"])
     assert data["reference"]["pattern"] == data["embedded"]["0"]["pattern"]  # the same structure
