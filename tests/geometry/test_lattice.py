@@ -105,7 +105,7 @@ def test_log_coordinates_round_trip_without_orientation(dtype):
     torch.testing.assert_close(k[:, 5] * 3**0.5, volume(lattice).log(), **close)
 
 
-def test_strain_multiplies_the_volume_by_its_trace_and_keeps_orientation_of_none():
+def test_strain_multiplies_the_volume_by_its_trace():
     lattice = cells(20)
     e = torch.randn(20, 3, 3, dtype=torch.float64, generator=seeded(9)) * 0.1
     e = e + e.mT

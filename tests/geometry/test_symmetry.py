@@ -8,6 +8,7 @@ import torch
 
 from nucleate.errors import InputError
 from nucleate.geometry.lattice import lattice_from_parameters, parameters_from_lattice, strained, volume
+from nucleate.geometry.so3 import random_rotation
 from nucleate.geometry.symmetry import (
     FAMILIES,
     P1,
@@ -128,8 +129,6 @@ def test_strain_basis_refuses_a_foreign_cell():
 
 
 def test_strain_basis_turns_with_the_crystal():
-    from nucleate.geometry.so3 import random_rotation
-
     group, turn = SpaceGroup.from_name(14), random_rotation(generator=torch.Generator().manual_seed(2))
     cell = cell_of(group)
     projector = [strain_basis(group, c).flatten(1) for c in (cell, cell @ turn.mT)]
