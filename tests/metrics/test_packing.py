@@ -202,7 +202,7 @@ def test_other_molecules_do_not_match_at_all():
 
 @pytest.mark.parametrize(("factor", "least", "most"), [(1.05, 15, 15), (1.3, 1, 3)])
 def test_distance_tolerance_is_relative(factor, least, most):
-    """Centroids spread by a factor with molecules kept: within 20 %, or hardly more than the centre is left."""
+    """Centroids spread by a factor with molecules kept: within 20 %, or little more than the centre."""
     c = crystal("7121743")
     centre = (c.centroids.double() @ c.lattice.double())[c.molecule]
     positions = c.positions.double() + (factor - 1) * centre
@@ -273,6 +273,14 @@ def test_equivalent_atoms_beyond_counting():
     match = compare_packing(c, disguised(noisy(c, 0.05), seed=9))
     assert match.is_match
     assert match.rmsd < 0.1
+
+
+@pytest.mark.parametrize("name", ["2100840", "7121743"])
+@pytest.mark.parametrize("n", [1, 2, 3, 30])
+def test_clusters_of_any_size(name, n):
+    match = compare_packing(crystal(name), disguised(crystal(name), seed=10), n=n)
+    assert match.n_matched == match.n == n
+    assert match.rmsd < 1e-6
 
 
 @pytest.mark.parametrize("bad", [{"n": 0}, {"distance_tolerance": 20.0}, {"angle_tolerance": 0.0}])

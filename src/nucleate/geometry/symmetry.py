@@ -209,7 +209,8 @@ def strain_basis(group: SpaceGroup, lattice: Float[Tensor, "3 3"]) -> Float[Tens
 def _range_of_projector(projector: Float[Tensor, "n n"]) -> Float[Tensor, "rank n"]:
     """Orthonormal rows that span its range: Gram-Schmidt on its columns, the first ones first.
 
-    Unlike eigenvectors of a degenerate eigenvalue they do not turn with rounding errors; hence also the rounding.
+    Unlike eigenvectors of a degenerate eigenvalue they do not turn with rounding errors; hence also the
+    rounding.
     """
     kept: list[Tensor] = []
     for column in projector.T:

@@ -409,7 +409,7 @@ def _starts(cluster: Cluster, molecules: HeavyMolecules, tolerances: Tolerances)
     where = torch.tensor([i for i, other in enumerate(molecules.keys) if other == key], dtype=torch.long)
     own = cluster.positions[0, : len(_classes(key))]
     thickness = torch.linalg.svdvals(own - own.mean(0)) / len(own) ** 0.5
-    if len(own) < 3 or thickness[1] < COLLINEAR:
+    if len(cluster.keys) > 2 and (len(own) < 3 or thickness[1] < COLLINEAR):
         return _starts_from_neighbours(cluster, molecules, where, hands, tolerances)
     maps = _automorphisms(key)
     theirs = molecules.positions[where, : len(own)]
@@ -526,7 +526,7 @@ def _two_directions(cluster: Cluster) -> tuple[int, int]:
         arms = cluster.centroids[[1, second]] - cluster.centroids[0]
         if abs(math.pi / 2 - float(_angle(arms))) < math.radians(60):
             return 1, second
-    return 1, 1
+    return 1, 2
 
 
 def _angle(arms: Float[Tensor, "*n 2 3"]) -> Float[Tensor, "*n"]:
