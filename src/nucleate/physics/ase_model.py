@@ -38,11 +38,8 @@ def ase_model(name: str, options: Mapping[str, Any], process: ProcessSettings) -
             reason="unknown energy model",
         )
     source, calculator = parts
-    if source != "ase" and source.split(".")[0] == "ase":
-        Requirement(source, "ase").check(name, process)
-    return ProcessModel(
-        name, UNKNOWN, {"source": source, "name": calculator, "options": dict(options)}, process
-    )
+    recipe = {"source": source, "name": calculator, "options": dict(options)}
+    return ProcessModel(name, UNKNOWN, recipe, process)
 
 
 class ModelCalculator(Calculator):

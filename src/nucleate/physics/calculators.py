@@ -27,8 +27,12 @@ class Repeated(Calculator):
         self.held: tuple[int, ...] | None = None
 
     def hold(self, atoms: Atoms) -> None:
-        """Keep today's number of copies from now on: a relaxation needs one smooth surface."""
+        """Keep today's number of copies until released: a relaxation needs one smooth surface."""
         self.held = repeats(atoms, self.shortest)
+
+    def release(self) -> None:
+        self.held = None
+        self.reset()
 
     def reset(self) -> None:
         super().reset()
@@ -85,18 +89,14 @@ def chgnet(
     return SumCalculator([calculator, d3(three_body=three_body)]) if dispersion else calculator
 
 
-def mace(
-    family: str = "off",
-    model: str | None = None,
-    device: str = "cpu",
-    default_dtype: str = "float64",
-    **more: Any,
-) -> Calculator:
-    """mace-torch: `family` "off" (organic), "mp" (89 elements; `dispersion=True` adds D3) or "omol"."""
+def mace(family: str = "off", device: str = "cpu", default_dtype: str = "float64", **more: Any) -> Calculator:
+    """mace-torch: `family` "off" (organic), "mp" (89 elements; `dispersion=True` adds D3) or "omol".
+
+    `model` (a size, or the path of weights on this disk) and whatever else there is goes to `mace_<family>`.
+    """
     from mace import calculators
 
-    builder = getattr(calculators, f"mace_{family}")
-    return builder(model=model, device=device, default_dtype=default_dtype, **more)
+    return getattr(calculators, f"mace_{family}")(device=device, default_dtype=default_dtype, **more)
 
 
 def orb(

@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, TypeVar
 
 from jaxtyping import Float
 from rdkit import Chem
@@ -83,8 +83,8 @@ class ProcessSettings:
     """How a model that lives in a process of its own is run."""
 
     python: Path | None = None  # of another environment; it needs numpy, ase and the model's package
-    time_limit: float = 60.0  # s for one energy of one structure
-    start_limit: float = 300.0  # s to import the package and load the weights
+    time_limit: float | int = 60.0  # s for one energy of one structure
+    start_limit: float | int = 300.0  # s to import the package and load the weights
     threads: int = 1
     workers: int = 1  # processes
 
@@ -100,6 +100,9 @@ class ProcessSettings:
                 f"expected the path of a Python interpreter, got {self.python}, which is not a file. "
                 "It looks like /path/to/environment/bin/python"
             )
+
+
+Model = TypeVar("Model", bound="EnergyModel")
 
 
 class EnergyModel(ABC):
@@ -126,7 +129,7 @@ class EnergyModel(ABC):
     def close(self) -> None:  # noqa: B027  (most in-process models hold nothing)
         """Let go of processes and memory. Safe to call twice; evaluating again afterwards starts afresh."""
 
-    def __enter__(self) -> Self:
+    def __enter__(self: Model) -> Model:
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -19,6 +19,7 @@ import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import TextIOBase
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,7 +47,7 @@ class Worker:
         self._complaints: IO[bytes] | None = None
         self._closed = False
 
-    def ask(self, request: dict[str, Any], limit: float) -> dict[str, Any]:
+    def ask(self, request: dict[str, Any], limit: float | int) -> dict[str, Any]:
         """The reply to a request. Raises WorkerLost after a crash or `limit` seconds."""
         self.start()
         return self._exchange(request, limit, f"timed out after {limit:g} s")
@@ -92,7 +93,7 @@ class Worker:
             self._kill()
             raise EnergyModelError(_start_failure(hello, self.settings))
 
-    def _exchange(self, request: dict[str, Any], limit: float, late: str) -> dict[str, Any]:
+    def _exchange(self, request: dict[str, Any], limit: float | int, late: str) -> dict[str, Any]:
         assert self._process is not None
         assert self._process.stdin is not None
         try:
@@ -159,7 +160,7 @@ class ProcessModel(EnergyModel):
         return [energy_of(reply, crystal) for reply, crystal in zip(replies, crystals)]
 
     def ask_all(
-        self, verb: str, crystals: Sequence[Crystal], settings: dict[str, Any], limit: float
+        self, verb: str, crystals: Sequence[Crystal], settings: dict[str, Any], limit: float | int
     ) -> list[dict[str, Any]]:
         """One reply a crystal, in order; refusals, crashes and time-outs are replies with a `failure`."""
         self.start()
@@ -233,7 +234,7 @@ def energy_of(reply: dict[str, Any], crystal: Crystal) -> Energy:
     )
 
 
-def _forward(pipe: IO[str], replies: "queue.Queue[str | None]") -> None:
+def _forward(pipe: TextIOBase, replies: "queue.Queue[str | None]") -> None:
     """Thread: lines into the queue, None at the end of the pipe."""
     with pipe:
         for line in pipe:

@@ -110,6 +110,8 @@ def reply_to(request: dict, calculator: Calculator) -> dict:
     try:
         atoms = structure(request)
         atoms.calc = calculator
+        if hasattr(calculator, "release"):
+            calculator.release()
         verb = relax if request["verb"] == "relax" else evaluate
         answer = verb(atoms, **request["settings"])
     except Exception as error:  # noqa: BLE001  a calculator may raise anything; it is reported, not hidden
@@ -151,7 +153,7 @@ def main() -> None:
     try:
         calculator = build(**requests.get())
     except Exception as error:  # noqa: BLE001  as above
-        say({"failure": one_line(error), "missing": getattr(error, "name", None)})
+        say({"failure": one_line(error), "missing": error.name if isinstance(error, ImportError) else None})
         return
     say({"properties": list(getattr(calculator, "implemented_properties", []))})
     while True:
