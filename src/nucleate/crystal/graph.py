@@ -49,7 +49,7 @@ def build_graph(
 def sanitised(graph: Chem.Mol) -> Chem.Mol:
     """A sanitised copy, or a copy with only ring and neighbour counts where RDKit refuses the valences."""
     copy = Chem.Mol(graph)
-    with _quiet():
+    with quiet_rdkit():
         try:
             Chem.SanitizeMol(copy)
         except Chem.MolSanitizeException:
@@ -124,7 +124,7 @@ def require_bonds(crystal: Crystal) -> None:
         )
 
 
-class _quiet:  # noqa: N801  (a context manager reads as a verb)
+class quiet_rdkit:  # noqa: N801  (a context manager reads as a verb)
     """RDKit prints each refusal to stderr; here a refusal is an ordinary answer."""
 
     def __enter__(self) -> None:

@@ -92,7 +92,11 @@ class Matcher:
         if self.crowded:
             maps = torch.stack([_maps_by_frames(self.graph, local, copy) for copy in target])
         else:
-            maps = self._every_map(local, target) if self._is_straight(local) else self._guided_maps(local, target)
+            maps = (
+                self._every_map(local, target)
+                if self._is_straight(local)
+                else self._guided_maps(local, target)
+            )
         n, n_maps = len(target), maps.shape[2]
         mapped = _take(target, maps)
         model = hands[:, None, None, None] * local  # hands, 1, atoms, 3
@@ -322,7 +326,9 @@ def normalise_hydrogens(thing: Thing) -> Thing:
     return thing.with_conformers(positions)
 
 
-def _neutron_lengths(element: Int[Tensor, " bonds"], degree: Int[Tensor, " bonds"]) -> Float[Tensor, " bonds"]:
+def _neutron_lengths(
+    element: Int[Tensor, " bonds"], degree: Int[Tensor, " bonds"]
+) -> Float[Tensor, " bonds"]:
     """X-H lengths (Å) by element and number of neighbours of X; 0 where none is tabulated."""
     length = torch.zeros(len(element), dtype=torch.float64)
     length[element == 6] = 1.083
@@ -372,7 +378,9 @@ def _sorted_copies(
         rows = [ordered[m][back] for m in index.tolist()]
         whole = torch.stack(rows) if rows else torch.zeros(0, len(order), dtype=torch.long)
         copies = _Copies(index, positions[whole], whole)
-        molecule = reference if isinstance(reference, Molecule) else _with_conformers(reference, copies, tolerance)
+        molecule = (
+            reference if isinstance(reference, Molecule) else _with_conformers(reference, copies, tolerance)
+        )
         result.append((molecule, copies))
     return result
 
@@ -381,7 +389,9 @@ def _graph_of(crystal: Crystal, atoms: Tensor, molecule: int) -> Chem.Mol:
     chosen = molecule_bonds(crystal)[molecule]
     types = [crystal.bond_types[b] for b in chosen.tolist()] if crystal.bond_types else []
     charges = None if crystal.charges is None else crystal.charges[atoms].tolist()
-    return build_graph(crystal.numbers[atoms].tolist(), local_bonds(crystal)[molecule].tolist(), types, charges)
+    return build_graph(
+        crystal.numbers[atoms].tolist(), local_bonds(crystal)[molecule].tolist(), types, charges
+    )
 
 
 def _with_conformers(graph: Chem.Mol, copies: _Copies, tolerance: float) -> Molecule:
@@ -412,4 +422,6 @@ def _best_conformers(molecule: Molecule, copies: Float[Tensor, "copies atoms 3"]
     which = torch.stack([fit.rmsd for fit in fits]).argmin(0)
     row = torch.arange(len(copies))
     names = ("rotation", "handedness", "rmsd", "map")
-    return {"conformer": which} | {name: torch.stack([getattr(f, name) for f in fits])[which, row] for name in names}
+    return {"conformer": which} | {
+        name: torch.stack([getattr(f, name) for f in fits])[which, row] for name in names
+    }

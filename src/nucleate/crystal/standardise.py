@@ -95,7 +95,9 @@ def primitive_niggli(crystal: Crystal, symprec: float = SYMPREC) -> tuple[Crysta
     identity = torch.eye(3, dtype=torch.long)
     pure = [w for W, w in zip(group.rotations, group.translations) if torch.equal(W, identity)]
     lattice = crystal.lattice.double()
-    primitive = _shortest_basis(torch.cat([lattice, torch.stack(pure) @ lattice]), float(crystal.volume) / len(pure))
+    primitive = _shortest_basis(
+        torch.cat([lattice, torch.stack(pure) @ lattice]), float(crystal.volume) / len(pure)
+    )
     reduced = torch.tensor(moyopy.niggli_reduce(primitive.tolist())[0], dtype=torch.float64).reshape(3, 3)
     transform = _rational(reduced @ torch.linalg.inv(lattice), len(pure))
     return _in_cell(crystal, transform, len(pure)), transform
@@ -134,7 +136,9 @@ def to_symmetric(crystal: Crystal, symprec: float = SYMPREC) -> SymmetricCrystal
     if answer is None or answer.shift > 5 * symprec:
         everything = torch.arange(len(crystal))
         z = formula_units(crystal)
-        return SymmetricCrystal(P1, crystal.lattice.double(), crystal.frac.double(), everything, z, z, 0.0, True)
+        return SymmetricCrystal(
+            P1, crystal.lattice.double(), crystal.frac.double(), everything, z, z, 0.0, True
+        )
     return answer
 
 
@@ -143,7 +147,7 @@ def _moyo(crystal: Crystal, symprec: float) -> tuple[Any, float]:
     cell = moyopy.Cell(crystal.lattice.tolist(), (crystal.frac % 1.0).tolist(), crystal.numbers.tolist())
     for factor in (1.0, 0.3, 0.1, 0.03):
         try:
-            data = moyopy.MoyoDataset(cell, symprec=symprec * factor, setting=moyopy.Setting.standard())
+            data = moyopy.MoyoDataset(cell, symprec=symprec * factor, setting=moyopy.Setting.spglib())
         except (ValueError, RuntimeError):
             continue  # moyo gives up where tolerances contradict each other; a smaller one may hold
         return data, symprec * factor
@@ -298,7 +302,9 @@ def _shortest_basis(vectors: Float[Tensor, "n 3"], volume: float) -> Float[Tenso
     spanned = torch.linalg.det(vectors[triples])
     fits = (spanned.abs() - volume).abs() < 0.01 * volume
     if not fits.any():
-        raise NucleateError("expected lattice translations that span a primitive cell, got none; lower symprec")
+        raise NucleateError(
+            "expected lattice translations that span a primitive cell, got none; lower symprec"
+        )
     best = int(torch.where(fits, vectors[triples].norm(dim=-1).sum(-1), torch.inf).argmin())
     basis = vectors[triples[best]]
     return basis if spanned[best] > 0 else -basis
@@ -329,7 +335,9 @@ def _without_duplicates(crystal: Crystal) -> Crystal:
     step = crystal.frac[:, None] - crystal.frac[first]
     far = ((step - step.round()) @ crystal.lattice.double()).norm(dim=-1)
     same = (far < 0.3) & (crystal.numbers[:, None] == crystal.numbers[first])
-    hit = torch.zeros(len(atoms), len(atoms), dtype=torch.long).index_add(0, crystal.molecule, same.long()) > 0
+    hit = (
+        torch.zeros(len(atoms), len(atoms), dtype=torch.long).index_add(0, crystal.molecule, same.long()) > 0
+    )
     hit &= sizes[:, None] == sizes
     kept = ~torch.tril(hit, -1).any(1)
     return select_molecules(crystal, torch.nonzero(kept).flatten())
