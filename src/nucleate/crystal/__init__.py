@@ -1,4 +1,5 @@
-"""The things that flow through nucleate: molecules, crystals, batches. Å, fractional coordinates, rows a, b, c.
+"""The things that flow through nucleate: molecules, crystals, batches. Å, fractional coordinates, rows a,
+b, c.
 
 | file | what |
 |---|---|
@@ -6,8 +7,12 @@
 | `crystal` | `Crystal`: all atoms of one cell, whole molecules |
 | `packing` | `Packings`: rigid molecules, batched over crystals of one composition and space group |
 | `perceive` | bonds and whole molecules from bare coordinates |
+| `lewis` | bond orders and formal charges by an integer program |
+| `graph` | RDKit graphs, skeletons and their canonical order |
+| `assemble` | bare atoms in a cell -> `Crystal` |
 | `rigid` | `Crystal` -> `Packings`: molecules matched to reference conformers |
 | `standardise` | primitive Niggli cell, space group, Z and Z' |
 | `batch` | many crystals as flat tensors |
-| `io` | readers and writers: SMILES, SDF, XYZ, extxyz, CIF |
+| `cif_read`, `cif_write` | CIF in any setting -> `Crystal`; `Crystal` -> symmetric CIF |
+| `io` | readers and writers by file type: SMILES, SDF, XYZ, extxyz, CIF |
 """

@@ -1,5 +1,6 @@
 """From bare atoms in a cell to a `Crystal`: bonds, whole molecules, bond orders, charges, checks."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,9 @@ from torch import Tensor
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.graph import canonical, local_bonds, molecule_atoms, molecule_bonds
 from nucleate.crystal.lewis import Skeleton, lewis_structures
+from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.perceive import Neighbours, perceive_bonds, refuse_bare_atoms, whole_molecules
+from nucleate.errors import InputError
 
 
 def assemble_crystal(
@@ -22,8 +25,9 @@ def assemble_crystal(
 ) -> Crystal:
     """A crystal of whole molecules from all atoms of one cell (lattice rows in Å, right-handed).
 
-    Bonds come from distances, orders and charges from the cheapest neutral Lewis structures. Raises InputError
-    with reason "clash", "polymeric" or "missing hydrogens". What was unusual is listed in `info["warnings"]`.
+    Bonds come from distances, orders and charges from the cheapest neutral Lewis structures. Raises
+    InputError with reason "clash", "polymeric" or "missing hydrogens". What was unusual is listed in
+    `info["warnings"]`.
     """
     cell, x, z = lattice.double().numpy(), frac.double().numpy(), numbers.numpy()
     bonds = perceive_bonds(cell, x, z)
@@ -84,3 +88,32 @@ def with_lewis_structures(crystal: Crystal, lengths: Neighbours | None = None) -
 def refuse_missing_hydrogens(crystal: Crystal) -> None:
     """Raise InputError "missing hydrogens" where the geometry of an atom asks for one that is not there."""
     refuse_bare_atoms(crystal.positions.numpy(), crystal.numbers.numpy(), crystal.bonds.numpy())
+
+
+def assign_graph(crystal: Crystal, molecules: Sequence[Molecule]) -> Crystal:
+    """The crystal with bond orders and charges of the given molecules, found by isomorphism.
+
+    For callers who know the molecules (a SMILES): nothing is perceived but which atoms are bonded. Raises
+    InputError "other molecule" where the crystal holds one that is not among them.
+    """
+    known = {}
+    for molecule in molecules:
+        key, order = canonical(molecule.numbers.tolist(), molecule.bonds.tolist())
+        known.setdefault(key, (molecule, order))
+    atoms, local = molecule_atoms(crystal), local_bonds(crystal)
+    pairs, types, charges = [], [], torch.zeros(len(crystal), dtype=torch.long)
+    for at, bonds in zip(atoms, local):
+        key, order = canonical(crystal.numbers[at].tolist(), bonds.tolist())
+        if key not in known:
+            raise InputError(
+                f"expected only the molecules {[m.formula for m in molecules]}, got another one with {len(at)} "
+                "atoms; check protonation, solvent and bonds",
+                reason="other molecule",
+            )
+        molecule, reference = known[key]
+        image = torch.empty(len(at), dtype=torch.long)
+        image[torch.tensor(reference)] = at[torch.tensor(order)]
+        pairs.append(image[molecule.bonds].reshape(-1, 2))
+        types += [b.GetBondType() for b in molecule.graph.GetBonds()]
+        charges[image] = torch.tensor([a.GetFormalCharge() for a in molecule.graph.GetAtoms()])
+    return crystal.replace(bonds=torch.cat(pairs), bond_types=tuple(types), charges=charges)

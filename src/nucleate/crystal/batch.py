@@ -14,8 +14,8 @@ from nucleate.crystal.crystal import Crystal
 class CrystalBatch:
     """All atoms of all crystals, one after the other; molecules counted through the batch.
 
-    `batch[i]` is one `Crystal`, `batch[[i, j]]` or a slice a smaller batch. Bonds, their types and charges are not
-    carried: they belong to molecules, and a network asks for positions.
+    `batch[i]` is one `Crystal`, `batch[[i, j]]` or a slice a smaller batch. Bonds, their types and charges
+    are not carried: they belong to molecules, and a network asks for positions.
     """
 
     lattice: Float[Tensor, "crystals 3 3"]  # Å, rows a, b, c
@@ -34,7 +34,8 @@ class CrystalBatch:
         if n and int(self.crystal_of_atom.max()) >= len(self.lattice):
             raise ValueError(
                 f"crystal_of_atom points at crystal {int(self.crystal_of_atom.max())}, but there are only "
-                f"{len(self.lattice)} lattices. Was the batch sliced by atom? Slice by crystal instead: batch[[i, j]]."
+                f"{len(self.lattice)} lattices. Was the batch sliced by atom? Slice by crystal instead: "
+                "batch[[i, j]]."
             )
         if (self.crystal_of_atom.diff() < 0).any() or (n and int(self.crystal_of_atom[0]) < 0):
             raise ValueError(

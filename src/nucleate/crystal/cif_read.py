@@ -1,7 +1,7 @@
 """CIF -> `Crystal`, through gemmi: any setting, symmetry expanded, molecules made whole, defects named.
 
-The operations in the file decide, not the symbol: P21/n is not P21/c. Fractional coordinates of atoms on special
-positions are averaged over their site symmetry, which repairs rounded thirds.
+The operations in the file decide, not the symbol: P21/n is not P21/c. Fractional coordinates of atoms on
+special positions are averaged over their site symmetry, which repairs rounded thirds.
 """
 
 import re
@@ -42,10 +42,11 @@ def read_crystal(
 ) -> Crystal:
     """The crystal in a CIF file (path) or CIF text.
 
-    `block` names the data block; without it the first one with atoms is read. `disorder="major"` keeps the major
-    component of a disordered structure instead of refusing it. Raises InputError with `reason` one of "empty
-    file", "unreadable", "no atoms", "unknown element", "disordered", "clash", "polymeric", "missing hydrogens",
-    "incomplete". `info` gets id, space_group (number), symbol, formula and, where something was odd, warnings.
+    `block` names the data block; without it the first one with atoms is read. `disorder="major"` keeps the
+    major component of a disordered structure instead of refusing it. Raises InputError with `reason` one of
+    "empty file", "unreadable", "no atoms", "unknown element", "disordered", "clash", "polymeric", "missing
+    hydrogens", "incomplete". `info` gets id, space_group (number), symbol, formula and, where something was
+    odd, warnings.
     """
     if disorder not in ("refuse", "major"):
         raise InputError(f"expected disorder='refuse' or 'major', got {disorder!r}")
@@ -162,7 +163,8 @@ def _operations(data: cif.Block) -> tuple[list[gemmi.Op], dict[str, Any]]:
     closed = {(a * b).wrap().triplet() for a in unique for b in unique}
     if len(closed) != len(unique):
         raise InputError(
-            f"expected symmetry operations that form a group, got {len(unique)} whose products give {len(closed)}; "
+            f"expected symmetry operations that form a group, got {len(unique)} whose products give "
+            f"{len(closed)}; "
             "one of them is missing or mistyped",
             reason="unreadable",
         )
@@ -170,7 +172,8 @@ def _operations(data: cif.Block) -> tuple[list[gemmi.Op], dict[str, Any]]:
         notes |= {"space_group": found.number, "symbol": found.short_name()}
     if named is not None and (found is None or named.number != found.number):
         notes["warnings"] = [
-            f"the symbol says {named.short_name()}, the operations are those of {found.short_name() if found else '?'}"
+            f"the symbol says {named.short_name()}, the operations are those of "
+            f"{found.short_name() if found else '?'}"
         ]
     return unique, notes
 
@@ -260,10 +263,13 @@ def _ordered_sites(sites: list[Site], disorder: str) -> list[Site]:
 
 
 def _major_component(sites: list[Site], groups: dict[str, set[str]]) -> list[Site]:
-    """Of each assembly the group with the largest mean occupancy; ungrouped sites if occupied by more than half."""
+    """Of each assembly the group with the largest mean occupancy; ungrouped sites if occupied by more than
+    half.
+    """
     if any(name.startswith("-") for names in groups.values() for name in names):
         raise InputError(
-            "expected disorder that leaves the symmetry intact, got a molecule disordered about a special position "
+            "expected disorder that leaves the symmetry intact, got a molecule disordered about a "
+            "special position "
             "(negative disorder group); no component can be chosen",
             reason="disordered",
         )
@@ -314,7 +320,9 @@ def _first_of_equals(frac: np.ndarray, lattice: np.ndarray) -> np.ndarray:
 
 
 def _listed_once(frac: np.ndarray, numbers: np.ndarray, site: np.ndarray, lattice: np.ndarray) -> np.ndarray:
-    """Drop later sites that repeat an earlier one's atoms: a list of the whole cell, or of a grown molecule."""
+    """Drop later sites that repeat an earlier one's atoms: a list of the whole cell, or of a grown
+    molecule.
+    """
     near = find_neighbours(lattice, frac, SAME_SITE)
     twice = (numbers[near.i] == numbers[near.j]) & (site[near.i] != site[near.j])
     once = np.ones(len(frac), dtype=bool)
@@ -361,7 +369,8 @@ def _formula_quarrel(crystal: Crystal, formula: Counter[str], units: float | Non
     lacking = wrong.get("H", (0, 0))
     if set(wrong) == {"H"} and lacking[1] < lacking[0]:
         return (
-            f"missing expected the hydrogens of the formula {dict(formula)}, got {described} in the cell; add the "
+            f"missing expected the hydrogens of the formula {dict(formula)}, got {described} in the "
+            "cell; add the "
             "missing hydrogens to the file"
         )
     return f"the atoms do not agree with the formula: {described or sorted(set(found) - set(formula))}"

@@ -33,7 +33,9 @@ def write_cif(
     name: str | None = None,
     symprec: float = SYMPREC,
 ) -> Path:
-    """Write `cif_text` to `path`, all of it or nothing. Raises NucleateError where the folder cannot be written."""
+    """Write `cif_text` to `path`, all of it or nothing. Raises NucleateError where the folder cannot be
+    written.
+    """
     path = Path(path)
     text = cif_text(
         crystal,
@@ -57,7 +59,8 @@ def cif_text(
     """The crystal as a CIF: its asymmetric unit in the standard setting of the group found at `symprec` Å.
 
     `energy` is a lattice energy in kJ/mol per molecule; `provenance` (command, version, seed, ...) becomes
-    `_nucleate_provenance` pairs. Whole molecules are written; of a molecule on a special position the unique atoms.
+    `_nucleate_provenance` pairs. Whole molecules are written; of a molecule on a special position the
+    unique atoms.
     """
     require_bonds(crystal)
     unit = to_symmetric(crystal, symprec)
@@ -68,7 +71,7 @@ def cif_text(
     _write_operations(block, unit.group)
     labels = _write_atoms(block, crystal, unit)
     _write_bonds(block, crystal, unit, labels)
-    return block.as_string(cif.Style.Pdbx)
+    return block.as_string(cif.WriteOptions())
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -133,7 +136,9 @@ def _parameters(lattice: Tensor) -> list[float]:
 
 
 def _full_symbol(group: SpaceGroup) -> str:
-    """Hermann-Mauguin symbol with spaces, as CIF wants it; rhombohedral groups on hexagonal axes as R ... :H."""
+    """Hermann-Mauguin symbol with spaces, as CIF wants it; rhombohedral groups on hexagonal axes as R ...
+    :H.
+    """
     return gemmi.find_spacegroup_by_number(group.number).xhm()
 
 

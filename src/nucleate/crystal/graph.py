@@ -1,8 +1,8 @@
 """Molecular graphs: RDKit molecules from atoms and bonds, canonical atom order, equality of skeletons.
 
-The skeleton of a molecule is its elements and which atoms are bonded, hydrogens included, without bond orders,
-charges and stereo. Two copies with equal skeletons are the same molecule, whichever oxygen of a carboxylate a
-perceived graph gave the charge to.
+The skeleton of a molecule is its elements and which atoms are bonded, hydrogens included, without bond
+orders, charges and stereo. Two copies with equal skeletons are the same molecule, whichever oxygen of a
+carboxylate a perceived graph gave the charge to.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from rdkit import Chem, RDLogger
+from rdkit import Chem, rdBase
 from torch import Tensor
 
 from nucleate.crystal.crystal import Crystal
@@ -49,7 +49,7 @@ def build_graph(
 def sanitised(graph: Chem.Mol) -> Chem.Mol:
     """A sanitised copy, or a copy with only ring and neighbour counts where RDKit refuses the valences."""
     copy = Chem.Mol(graph)
-    with quiet_rdkit():
+    with rdBase.BlockLogs():  # a refusal is an ordinary answer here
         try:
             Chem.SanitizeMol(copy)
         except Chem.MolSanitizeException:
@@ -119,16 +119,7 @@ def require_bonds(crystal: Crystal) -> None:
     """Raise InputError where a crystal of several-atom molecules comes without bonds."""
     if len(crystal.bonds) == 0 and len(crystal) > crystal.n_molecules:
         raise InputError(
-            "expected a crystal with bonds, got none; read it with read_crystal, or perceive them from coordinates",
+            "expected a crystal with bonds, got none; read it with read_crystal, or perceive them from "
+            "coordinates",
             reason="no bonds",
         )
-
-
-class quiet_rdkit:  # noqa: N801  (a context manager reads as a verb)
-    """RDKit prints each refusal to stderr; here a refusal is an ordinary answer."""
-
-    def __enter__(self) -> None:
-        RDLogger.DisableLog("rdApp.*")
-
-    def __exit__(self, *exc: object) -> None:
-        RDLogger.EnableLog("rdApp.*")

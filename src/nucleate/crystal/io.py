@@ -9,18 +9,18 @@ from collections.abc import Iterable
 from io import StringIO
 from math import gcd
 from pathlib import Path
+from typing import Any
 
 import ase
 import ase.io
 import numpy as np
 import torch
-from rdkit import Chem
+from rdkit import Chem, rdBase
 
 from nucleate.crystal.assemble import assemble_crystal
 from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.cif_write import cif_text, write_atomically, write_cif
 from nucleate.crystal.crystal import Crystal
-from nucleate.crystal.graph import quiet_rdkit
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import represent_rigid, species_from_crystal
 from nucleate.errors import InputError
@@ -43,15 +43,17 @@ CROWDED = 300  # atoms; a molecule beyond this is surely a mistake for packing o
 def read_molecule(source: str | Path) -> tuple[Molecule, ...]:
     """The distinct molecules of a SMILES (dots separate them), SDF, MOL, XYZ or CIF file.
 
-    A SMILES gives no conformers, SDF and XYZ one each (an SDF with several records of one molecule: one conformer a
-    record), a CIF those of the crystal. Raises InputError with reason "bad SMILES", "unreadable", "empty file",
-    "unknown element", "radical", "too large" or those of `read_crystal`.
+    A SMILES gives no conformers, SDF and XYZ one each (an SDF with several records of one molecule: one
+    conformer a record), a CIF those of the crystal. Raises InputError with reason "bad SMILES",
+    "unreadable", "empty file", "unknown element", "radical", "too large" or those of `read_crystal`.
     """
     return tuple(molecule for molecule, _ in read_stoichiometry(source))
 
 
 def read_stoichiometry(source: str | Path) -> list[tuple[Molecule, int]]:
-    """As `read_molecule`, with how many of each there are in the formula unit ("O.O.CCO": water 2, ethanol 1)."""
+    """As `read_molecule`, with how many of each there are in the formula unit ("O.O.CCO": water 2, ethanol
+    1).
+    """
     path = Path(source)
     suffix = path.suffix.lower()
     if suffix not in FILES:
@@ -70,10 +72,11 @@ def read_stoichiometry(source: str | Path) -> list[tuple[Molecule, int]]:
 
 
 def read_molecule_list(path: str | Path) -> list[tuple[str, str | InputError]]:
-    """Names and SMILES of a .smi (`SMILES name`) or .csv file (columns `smiles` and, if there, `name` or `id`).
+    """Names and SMILES of a .smi (`SMILES name`) or .csv file (columns `smiles` and, if there, `name` or
+    `id`).
 
-    A SMILES that does not parse is given back as its InputError in place, so that a summary counts it. Empty lines
-    and lines that start with # are skipped; molecules without a name get their number.
+    A SMILES that does not parse is given back as its InputError in place, so that a summary counts it.
+    Empty lines and lines that start with # are skipped; molecules without a name get their number.
     """
     path = Path(path)
     try:
@@ -91,8 +94,9 @@ def read_molecule_list(path: str | Path) -> list[tuple[str, str | InputError]]:
 def read_extxyz(source: str | Path, index: str = ":") -> list[Crystal]:
     """Crystals of an extended XYZ file (ASE), plain or gzipped, with bonds perceived.
 
-    An array `mol_id` is kept in `info["mol_id"]` in the order of the atoms; molecules themselves always follow the
-    bonds. Raises InputError where a frame has no cell in three dimensions, or as `read_crystal` does.
+    An array `mol_id` is kept in `info["mol_id"]` in the order of the atoms; molecules themselves always
+    follow the bonds. Raises InputError where a frame has no cell in three dimensions, or as `read_crystal`
+    does.
     """
     path = Path(source)
     if not path.is_file() or path.stat().st_size == 0:
@@ -143,7 +147,7 @@ def _parse_smiles(text: str) -> Chem.Mol:
     text = text.strip()
     if not text:
         raise InputError("expected a SMILES or a molecule file, got nothing", reason="bad SMILES")
-    with quiet_rdkit():
+    with rdBase.BlockLogs():
         graph = Chem.MolFromSmiles(text)
         bare = Chem.MolFromSmiles(text, sanitize=False) if graph is None else graph
     if graph is None or graph.GetNumAtoms() == 0:
@@ -154,7 +158,8 @@ def _parse_smiles(text: str) -> Chem.Mol:
             else "; if it is a file: .cif, .sdf, .mol, .xyz, .smi and .csv are read"
         )
         raise InputError(
-            f"expected a SMILES such as CC(=O)O, got {text[:60]!r}: {why}; check it in a drawing program{hint}",
+            f"expected a SMILES such as CC(=O)O, got {text[:60]!r}: {why}; check it in a drawing "
+            f"program{hint}",
             reason="bad SMILES",
         )
     _refuse_odd(graph, text[:60])
@@ -198,7 +203,7 @@ def _plain(graph: Chem.Mol) -> Chem.Mol:
 
 
 def _from_sdf(path: Path) -> list[tuple[Molecule, int]]:
-    with quiet_rdkit():
+    with rdBase.BlockLogs():
         records = list(Chem.SDMolSupplier(str(path), removeHs=False))
     good = [m for m in records if m is not None and m.GetNumAtoms()]
     if not good or len(good) < len(records):
@@ -236,7 +241,7 @@ def _add_record(found: dict[str, Molecule], part: Chem.Mol, path: Path) -> None:
 
 def _from_xyz(path: Path) -> list[tuple[Molecule, int]]:
     try:
-        atoms = ase.io.read(path, index=0, format="extxyz")
+        atoms = _one(ase.io.read(path, index=0, format="extxyz"))
     except (ValueError, KeyError, IndexError, OSError, AttributeError) as error:
         detail = " ".join(str(error).split())[:100]
         raise InputError(
@@ -247,6 +252,10 @@ def _from_xyz(path: Path) -> list[tuple[Molecule, int]]:
     frac = (positions - positions.amin(0) + 5.0) @ torch.linalg.inv(lattice)
     crystal = assemble_crystal(lattice, frac, torch.tensor(atoms.numbers).long())
     return _counted(crystal, path.stem)
+
+
+def _one(frames: ase.Atoms | list[ase.Atoms]) -> ase.Atoms:
+    return frames[0] if isinstance(frames, list) else frames
 
 
 def _from_cif(path: Path) -> list[tuple[Molecule, int]]:
@@ -277,7 +286,9 @@ def _crystal_of(frame: ase.Atoms, name: str) -> Crystal:
     if torch.linalg.det(lattice) < 0:
         lattice = -lattice  # the same translations, right-handed; positions stay
     frac = positions @ torch.linalg.inv(lattice)
-    info = {k: v for k, v in frame.info.items() if isinstance(v, str | int | float | bool | np.number)}
+    info: dict[str, Any] = {
+        k: v for k, v in frame.info.items() if isinstance(v, str | int | float | bool | np.number)
+    }
     if "mol_id" in frame.arrays:
         info["mol_id"] = torch.tensor(frame.arrays["mol_id"].astype(np.int64))
     return assemble_crystal(lattice, frac, torch.tensor(frame.numbers).long(), info, check_hydrogens=False)

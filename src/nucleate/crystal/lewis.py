@@ -4,9 +4,10 @@ Every atom takes one of its states (valence, charge, penalty); every bond an ord
 
     sum of state penalties  +  20 / Å^2 * sum of (d - d_order)^2,    d_order = r_order(A) + r_order(B)
 
-subject to: the orders at an atom sum to its valence, and the cell is neutral. All molecules of the cell are solved
-together, so that charges of salts balance; bond lengths only decide between structures of equal penalty. r_order
-are the additive radii of Pyykkö & Atsumi, Chem. Eur. J. 15 (2009) 186 and 12770. Bonds to metals are dative.
+subject to: the orders at an atom sum to its valence, and the cell is neutral. All molecules of the cell are
+solved together, so that charges of salts balance; bond lengths only decide between structures of equal
+penalty. r_order are the additive radii of Pyykkö & Atsumi, Chem. Eur. J. 15 (2009) 186 and 12770. Bonds to
+metals are dative.
 """
 
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ USUAL_CHARGE = {
     22: 4,
     40: 4,
 }
-USUAL_CHARGE |= {z: 3 for z in range(57, 72)} | {72: 4, 45: 1, 50: 4, 31: 3, 49: 3, 83: 3}
+USUAL_CHARGE |= dict.fromkeys(range(57, 72), 3) | {72: 4, 45: 1, 50: 4, 31: 3, 49: 3, 83: 3}
 MULTIPLE_RADII = {  # Å: single, double, triple
     5: (0.85, 0.78, 0.73),
     6: (0.75, 0.67, 0.60),
@@ -106,8 +107,8 @@ def lewis_structures(
 ) -> list[Lewis]:
     """The cheapest Lewis structure of every molecule such that all copies together carry `total_charge`.
 
-    Never fails: where no structure is found in `time_limit` seconds, bonds come back single, charges 0, with a
-    warning. Radicals, irregular valences and a cell that cannot be balanced are warned of as well.
+    Never fails: where no structure is found in `time_limit` seconds, bonds come back single, charges 0,
+    with a warning. Radicals, irregular valences and a cell that cannot be balanced are warned of as well.
     """
     program = _Program()
     blocks = [program.add(s) for s in species]
@@ -217,7 +218,9 @@ class _Program:
 
 
 def _states(z: int, degree: int, at_metal: bool) -> list[tuple[int, int, float]]:
-    """States an atom with that many covalent neighbours can take, with costly ones so that some always fits."""
+    """States an atom with that many covalent neighbours can take, with costly ones so that some always
+    fits.
+    """
     if z not in STATES:
         usual = USUAL_CHARGE.get(z, 2)
         return [(degree, q, 0.2 * abs(q - usual)) for q in range(-1, 8)]

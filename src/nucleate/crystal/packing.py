@@ -18,8 +18,8 @@ from nucleate.geometry.symmetry import SpaceGroup
 class Packings:
     """Crystals that share their molecules and space group, as rigid bodies of the asymmetric unit.
 
-    Body m of crystal b is conformer `conformer[b, m]` of `species[kind[m]]`, reflected through its centroid if
-    `handedness[b, m]` is -1, rotated by `rotation[b, m]` and put at `centroid[b, m]`:
+    Body m of crystal b is conformer `conformer[b, m]` of `species[kind[m]]`, reflected through its centroid
+    if `handedness[b, m]` is -1, rotated by `rotation[b, m]` and put at `centroid[b, m]`:
 
         x_cart = handedness * local @ rotation.T + centroid @ lattice
 
@@ -111,4 +111,5 @@ class Packings:
     def concatenate(parts: "Sequence[Packings]") -> "Packings":
         """Join batches of the same species, group and kinds."""
         names = ("lattice", "centroid", "rotation", "handedness", "conformer")
-        return replace(parts[0], **{name: torch.cat([getattr(p, name) for p in parts]) for name in names})
+        joined: dict[str, Any] = {name: torch.cat([getattr(p, name) for p in parts]) for name in names}
+        return replace(parts[0], **joined)

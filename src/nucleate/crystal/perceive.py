@@ -1,7 +1,7 @@
 """Bonds and whole molecules from bare coordinates in a periodic cell.
 
-Distances give the bonds, each with the lattice shift it crosses; walking the bonds with their shifts makes the
-molecules whole, however long they are. What is not a molecular crystal is refused here, by name.
+Distances give the bonds, each with the lattice shift it crosses; walking the bonds with their shifts makes
+the molecules whole, however long they are. What is not a molecular crystal is refused here, by name.
 """
 
 from dataclasses import dataclass
@@ -27,7 +27,9 @@ MOST_NEIGHBOURS = {6: 4, 7: 4, 8: 3, 9: 2}  # non-metal neighbours; one more mea
 
 @dataclass(frozen=True)
 class Neighbours:
-    """Pairs closer than a cut-off, each once: atom `i` at x_i, atom `j` at x_j + shift, `distance` apart (Å)."""
+    """Pairs closer than a cut-off, each once: atom `i` at x_i, atom `j` at x_j + shift, `distance` apart
+    (Å).
+    """
 
     i: Int[np.ndarray, " pairs"]
     j: Int[np.ndarray, " pairs"]
@@ -71,8 +73,9 @@ def perceive_bonds(
 ) -> Neighbours:
     """Bonded pairs with lattice shifts: closer than the sum of covalent radii plus 0.3 Å (rows 1-2) or 0.4 Å.
 
-    A hydrogen keeps its nearest partner only (two if they tie within 0.01 Å, a centred hydrogen bond); alkali and
-    heavy alkaline-earth metals are ions. Raises InputError "clash" where atoms sit on each other.
+    A hydrogen keeps its nearest partner only (two if they tie within 0.01 Å, a centred hydrogen bond);
+    alkali and heavy alkaline-earth metals are ions. Raises InputError "clash" where atoms sit on each
+    other.
     """
     bonds, contacts = _bonds_and_contacts(lattice, frac, numbers)
     _refuse_clashes(contacts, numbers)
@@ -85,8 +88,8 @@ def whole_molecules(
 ) -> tuple[Float[np.ndarray, "atoms 3"], Int[np.ndarray, " atoms"]]:
     """Positions shifted so that no bond crosses a cell face, and the molecule index of each atom.
 
-    Molecules are numbered by their first atom and their centroids lie in [0, 1). A ring of bonds that comes back
-    to another image of its start is a polymer: InputError "polymeric".
+    Molecules are numbered by their first atom and their centroids lie in [0, 1). A ring of bonds that comes
+    back to another image of its start is a polymer: InputError "polymeric".
     """
     n = len(frac)
     graph = coo_array((np.ones(len(bonds)), (bonds.i, bonds.j)), shape=(n, n))
@@ -103,7 +106,8 @@ def whole_molecules(
     torn = (offset[bonds.i] + bonds.shift != offset[bonds.j]).any(1)
     if torn.any():
         raise InputError(
-            f"expected separate molecules, got a network that runs through the crystal ({int(torn.sum())} bonds "
+            f"expected separate molecules, got a network that runs through the crystal "
+            f"({int(torn.sum())} bonds "
             "close on another image of themselves); nucleate handles molecular crystals only",
             reason="polymeric",
         )
@@ -119,7 +123,8 @@ def refuse_bare_atoms(
     numbers: Int[np.ndarray, " atoms"],
     bonds: Int[np.ndarray, "bonds 2"],
 ) -> None:
-    """Raise InputError "missing hydrogens" where the geometry of an atom asks for a hydrogen that is not there.
+    """Raise InputError "missing hydrogens" where the geometry of an atom asks for a hydrogen that is not
+    there.
 
     Two neighbours of carbon lie on a line, three in a plane; one is bound by a short bond. An oxygen without
     neighbours is a water without hydrogens. `positions` (Å) are those of whole molecules.
@@ -148,8 +153,10 @@ def refuse_bare_atoms(
     bare[three] |= angles < np.radians(338)
     if bare.any():
         raise InputError(
-            f"expected every hydrogen, got {int(bare.sum())} atoms in the cell whose geometry asks for one more "
-            f"(first: atom {int(bare.argmax())}, {TABLE.GetElementSymbol(int(numbers[bare.argmax()]))}); add the "
+            f"expected every hydrogen, got {int(bare.sum())} atoms in the cell whose geometry asks for "
+            "one more "
+            f"(first: atom {int(bare.argmax())}, "
+            f"{TABLE.GetElementSymbol(int(numbers[bare.argmax()]))}); add the "
             "hydrogens to the file",
             reason="missing hydrogens",
         )
@@ -185,8 +192,10 @@ def _refuse_clashes(near: Neighbours, numbers: np.ndarray) -> None:
         worst = int(np.where(clash, near.distance, np.inf).argmin())
         pair = "-".join(TABLE.GetElementSymbol(int(z[worst])) for z in (z_i, z_j))
         raise InputError(
-            f"expected atoms at bonding distance or farther, got {int(clash.sum())} pairs too close (closest: "
-            f"{pair} at {near.distance[worst]:.2f} Å); check for overlapping molecules or unlabelled disorder",
+            f"expected atoms at bonding distance or farther, got {int(clash.sum())} pairs too close "
+            "(closest: "
+            f"{pair} at {near.distance[worst]:.2f} Å); check for overlapping molecules or unlabelled "
+            "disorder",
             reason="clash",
         )
 

@@ -4,8 +4,8 @@ A copy is matched to a reference conformer by
 
     min over maps p, handedness h, proper R of  rms_i | x_p(i) - c - h R l_i |
 
-Maps p run over the automorphisms of the molecule. Heavy atoms are mapped first, then the hydrogens of each heavy
-atom among themselves by position, so methyl and tert-butyl groups do not multiply the number of maps.
+Maps p run over the automorphisms of the molecule. Heavy atoms are mapped first, then the hydrogens of each
+heavy atom among themselves by position, so methyl and tert-butyl groups do not multiply the number of maps.
 """
 
 from collections.abc import Sequence
@@ -35,7 +35,7 @@ from nucleate.crystal.packing import Packings
 from nucleate.errors import InputError
 from nucleate.geometry.symmetry import P1
 
-Thing = TypeVar("Thing", Molecule, Crystal)
+Thing = TypeVar("Thing", bound=Molecule | Crystal)
 CONFORMER_TOLERANCE = 0.15  # Å RMSD, all atoms: copies farther apart are different conformers
 MAX_MAPS = 2000  # automorphisms looked at
 KEPT_MAPS = 16  # of these, fitted: those that agree best in internal distances
@@ -44,7 +44,7 @@ TIE = 1e-4  # Å: below this a mirrored pose counts as equal and the unmirrored 
 
 @dataclass(frozen=True)
 class Poses:
-    """Best rigid fit of copies of one molecule to one conformer; `map[k, i]` is the copy's atom for atom i."""
+    """Best rigid fit of copies of one molecule to one conformer; `map[k, i]` is the copy's atom of atom i."""
 
     rotation: Float[Tensor, "copies 3 3"]  # proper
     handedness: Int[Tensor, " copies"]  # +1 or -1
@@ -137,6 +137,7 @@ class Matcher:
     ) -> Int[Tensor, "copies 2 maps atoms"]:
         """For each copy, handedness and heavy map: hydrogens permuted on their atom to lie closest."""
         hands = torch.tensor([1.0, -1.0], dtype=torch.float64)[:, None, None, None]
+        assert self.heavy_maps is not None  # else the molecule counts as straight
         chosen = _closest_shapes(self.heavy_maps, local[self.heavy], target[:, self.heavy])
         heavy = self.heavy[chosen][:, None].expand(-1, 2, -1, -1)  # copies, hands, maps, heavy
         placed = _take(target, heavy)
@@ -181,7 +182,8 @@ def _closest_shapes(
 ) -> Int[Tensor, "copies kept atoms"]:
     """For each copy the maps under which its internal distances agree best with the conformer's.
 
-    Distances need no rotation, so thousands of maps cost little; with many, distances to a dozen atoms decide.
+    Distances need no rotation, so thousands of maps cost little; with many, distances to a dozen atoms
+    decide.
     """
     if len(maps) <= KEPT_MAPS:
         return maps.expand(len(target), -1, -1)
@@ -201,8 +203,9 @@ def _maps_by_frames(
 ) -> Int[Tensor, "2 kept atoms"]:
     """Maps for molecules with too many automorphisms to list, such as Ru2Cl3(PMe3)6: one copy at a time.
 
-    Three atoms of rare classes fix a frame; every placement of them gives a pose, and the pose gives the map by
-    assignment within classes of equivalent atoms. The identity is kept among the maps, so some map always fits.
+    Three atoms of rare classes fix a frame; every placement of them gives a pose, and the pose gives the
+    map by assignment within classes of equivalent atoms. The identity is kept among the maps, so some map
+    always fits.
     """
     ranks = torch.tensor(list(Chem.CanonicalRankAtoms(graph, breakTies=False)))
     size = torch.bincount(ranks)[ranks]
@@ -261,8 +264,8 @@ def species_from_crystal(crystal: Crystal, tolerance: float = CONFORMER_TOLERANC
     """The distinct molecules of a crystal, each with its distinct conformers as they are there.
 
     Molecules are told apart by their skeleton; copies (mirrored or not) within `tolerance` Å RMSD share a
-    conformer. Conformers lie on their principal axes. Bond orders and charges are the crystal's, stereo that of the
-    first conformer. Raises InputError "no bonds" for a crystal without bonds.
+    conformer. Conformers lie on their principal axes. Bond orders and charges are the crystal's, stereo
+    that of the first conformer. Raises InputError "no bonds" for a crystal without bonds.
     """
     return tuple(species for species, _ in _sorted_copies(crystal, None, tolerance))
 
@@ -273,8 +276,8 @@ def represent_rigid(
     """A crystal as rigid bodies in P1 (a batch of one), and the residual RMSD (Å) of each molecule.
 
     Without `species` they are taken from the crystal. With them, every molecule is fitted to its closest
-    conformer there, whatever the residual; InputError "other molecule" where the crystal holds one that is not
-    among them. Bodies are in the order of the crystal's molecules.
+    conformer there, whatever the residual; InputError "other molecule" where the crystal holds one that is
+    not among them. Bodies are in the order of the crystal's molecules.
     """
     grouped = _sorted_copies(crystal, species, tolerance)
     n = crystal.n_molecules
@@ -304,9 +307,9 @@ def represent_rigid(
 def normalise_hydrogens(thing: Thing) -> Thing:
     """The same with X-H bonds at neutron lengths, moved along the bond.
 
-    X-rays see hydrogens 0.1 Å too near. Lengths (Å) after Allen & Bruno, Acta Cryst. B66 (2010) 380, by element and
-    number of neighbours of X: C 1.089 with four (sp3), else 1.083; N 1.036 with four (ammonium), else 1.015;
-    O 0.983; B 1.185. Bonds to other elements stay.
+    X-rays see hydrogens 0.1 Å too near. Lengths (Å) after Allen & Bruno, Acta Cryst. B66 (2010) 380, by
+    element and number of neighbours of X: C 1.089 with four (sp3), else 1.083; N 1.036 with four
+    (ammonium), else 1.015; O 0.983; B 1.185. Bonds to other elements stay.
     """
     bonds, numbers = thing.bonds, thing.numbers
     first, second = bonds.T
@@ -342,7 +345,9 @@ def _neutron_lengths(
 
 @dataclass(frozen=True)
 class _Copies:
-    """The copies of one species: molecule indices, positions (Å) in the species' atom order, whole-cell atoms."""
+    """The copies of one species: molecule indices, positions (Å) in the species' atom order, whole-cell
+    atoms.
+    """
 
     index: Int[Tensor, " copies"]
     positions: Float[Tensor, "copies atoms 3"]
@@ -358,6 +363,7 @@ def _sorted_copies(
     ordered = [a[torch.tensor(order)] for a, (_, order) in zip(atoms, keys)]
     names = [key for key, _ in keys]
     positions = crystal.positions.double()
+    references: list[tuple[str, Chem.Mol | Molecule, tuple[int, ...]]]
     if species is None:
         first = {name: names.index(name) for name in dict.fromkeys(names)}
         references = [(name, _graph_of(crystal, atoms[m], m), keys[m][1]) for name, m in first.items()]
@@ -413,7 +419,8 @@ def _with_conformers(graph: Chem.Mol, copies: _Copies, tolerance: float) -> Mole
 def _best_conformers(molecule: Molecule, copies: Float[Tensor, "copies atoms 3"]) -> dict[str, Any]:
     if not len(molecule.conformers):
         raise InputError(
-            f"expected a conformer of {molecule.formula} to fit, got a molecule without any; generate conformers "
+            f"expected a conformer of {molecule.formula} to fit, got a molecule without any; generate "
+            "conformers "
             "first or let the species come from the crystal",
             reason="no conformer",
         )

@@ -30,8 +30,9 @@ SYMPREC = 0.01  # Å
 class Symmetry:
     """Space group of a crystal as given, and how many formula units it holds.
 
-    `group` has the operations in the crystal's own cell; a cell that is not primitive has its translations among
-    them. `z` counts formula units in the conventional cell, `z_prime` is z over the number of operations there.
+    `group` has the operations in the crystal's own cell; a cell that is not primitive has its translations
+    among them. `z` counts formula units in the conventional cell, `z_prime` is z over the number of
+    operations there.
     """
 
     number: int
@@ -47,8 +48,8 @@ class SymmetricCrystal:
     """Asymmetric unit in the standard setting of the space group, made exactly symmetric.
 
     `atoms` are indices into the crystal that it came from; together with the operations they give each of its
-    atoms once per primitive cell. `shift` (Å) is how far symmetrising moved the farthest atom; `whole` says whether
-    the unit consists of whole molecules.
+    atoms once per primitive cell. `shift` (Å) is how far symmetrising moved the farthest atom; `whole` says
+    whether the unit consists of whole molecules.
     """
 
     group: SpaceGroup
@@ -88,8 +89,8 @@ def formula_units(crystal: Crystal) -> int:
 def primitive_niggli(crystal: Crystal, symprec: float = SYMPREC) -> tuple[Crystal, Float[Tensor, "3 3"]]:
     """The same crystal in its primitive Niggli cell, and `transform`: new lattice = transform @ old lattice.
 
-    No atom is rotated or moved: Cartesian positions stay, only the cell changes. Right-handed. Of molecules that
-    are translations of each other one remains.
+    No atom is rotated or moved: Cartesian positions stay, only the cell changes. Right-handed. Of molecules
+    that are translations of each other one remains.
     """
     group = find_symmetry(crystal, symprec).group
     identity = torch.eye(3, dtype=torch.long)
@@ -108,9 +109,9 @@ def represent_symmetric(
 ) -> tuple[Packings, Float[Tensor, " bodies"]]:
     """A crystal as rigid bodies of the asymmetric unit in its own cell, and their residual RMSD (Å).
 
-    The group is the largest found in which every molecule sits on a general position: the detected group, or for
-    molecules on special positions a subgroup reached by halving (P1 where only thirds would do). The cell is the
-    crystal's own.
+    The group is the largest found in which every molecule sits on a general position: the detected group,
+    or for molecules on special positions a subgroup reached by halving (P1 where only thirds would do). The
+    cell is the crystal's own.
     """
     packing, residual = represent_rigid(crystal)
     group = find_symmetry(crystal, symprec).group
@@ -128,10 +129,10 @@ def represent_symmetric(
 def to_symmetric(crystal: Crystal, symprec: float = SYMPREC) -> SymmetricCrystal:
     """Asymmetric unit of whole molecules (their unique part on special positions) in the standard setting.
 
-    Positions and lattice are averaged over the group, so the operations hold exactly. Falls back to P1 in the given
-    cell where the averaging would move an atom by more than 5 `symprec`.
+    Positions and lattice are averaged over the group, so the operations hold exactly. Falls back to P1 in
+    the given cell where the averaging would move an atom by more than 5 `symprec`.
     """
-    data, used = _moyo(crystal, symprec)
+    data, _ = _moyo(crystal, symprec)
     answer = None if data is None else _symmetrised(crystal, data)
     if answer is None or answer.shift > 5 * symprec:
         everything = torch.arange(len(crystal))
@@ -159,7 +160,7 @@ def _operations(data: Any) -> tuple[Int[Tensor, "ops 3 3"], Float[Tensor, "ops 3
     W = torch.tensor(np.array(data.operations.rotations)).long()
     w = torch.tensor(np.array(data.operations.translations), dtype=torch.float64)
     w = (w + 1e-6) % 1.0 - 1e-6
-    plain = (W == torch.eye(3, dtype=torch.long)).all((1, 2)) & (w.abs() < 1e-3).all(1)
+    plain = (torch.eye(3, dtype=torch.long) == W).all((1, 2)) & (w.abs() < 1e-3).all(1)
     order = torch.argsort(plain.long(), descending=True, stable=True)
     return W[order], w[order]
 
