@@ -53,7 +53,8 @@ def recover(path: Path, mode: str, settings: SearchSettings, z_prime: float, cha
         from nucleate.physics.esp import esp_charges
 
         fitted = [
-            np.array([esp_charges(m, k).numpy() for k in range(len(m.conformers))]) for m in composition.species
+            np.array([esp_charges(m, k).numpy() for k in range(len(m.conformers))])
+            for m in composition.species
         ]
         field = ForceField.for_molecules(composition.species, fitted)
     else:
@@ -90,7 +91,9 @@ def recover(path: Path, mode: str, settings: SearchSettings, z_prime: float, cha
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cifs", type=Path)
     parser.add_argument("index", type=Path)
     parser.add_argument("--mode", choices=["given", "common", "smiles"], default="given")
@@ -109,10 +112,16 @@ def main() -> None:
         n=options.starts, seed=options.seed, perturb=options.perturb, workers=options.workers,
         sequence=options.sequence,
     )  # fmt: skip
-    lines = [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    lines = (
+        [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
+    )
     done = {line["id"] for line in lines}
     for row in csv.DictReader(options.index.open()):
-        if row["split"] not in options.splits.split(",") or row["n_species"] != "1" or row["organic_only"] != "1":
+        if (
+            row["split"] not in options.splits.split(",")
+            or row["n_species"] != "1"
+            or row["organic_only"] != "1"
+        ):
             continue
         if float(row["z_prime"]) > 1 or row["cod_id"] in done or not row["cod_id"]:
             continue
@@ -146,7 +155,9 @@ def summary(lines: list[dict]) -> None:
     asked = len(lines)
     ranks = [line["rank"] for line in lines if line["rank"]]
     close = [line["rank_close"] for line in lines if line["rank_close"]]
-    print(f"found (RMSD_15 < {SAME_PACKING} Å): {len(ranks)} of {asked}; (< {CLOSE} Å): {len(close)} of {asked}")
+    print(
+        f"found (RMSD_15 < {SAME_PACKING} Å): {len(ranks)} of {asked}; (< {CLOSE} Å): {len(close)} of {asked}"
+    )
     for limit in (1, 5, 10):
         print(f"  among the {limit} lowest: {sum(r <= limit for r in ranks)} of {asked}")
     cpu = [line["search_cpu_s"] for line in lines if "search_cpu_s" in line]
@@ -154,7 +165,13 @@ def summary(lines: list[dict]) -> None:
         print(f"CPU-seconds a crystal: median {np.median(cpu):.1f}, total {sum(cpu):.0f}")
     for line in lines:
         if not line["rank"]:
-            print("  missed:", line["id"], line["formula"], line["group"], line.get("error", line.get("best_rmsd")))
+            print(
+                "  missed:",
+                line["id"],
+                line["formula"],
+                line["group"],
+                line.get("error", line.get("best_rmsd")),
+            )
 
 
 if __name__ == "__main__":

@@ -11,10 +11,19 @@ from nucleate.crystal.packing import Packings
 from nucleate.errors import InputError
 from nucleate.geometry.symmetry import P1, SpaceGroup, strain_basis
 from nucleate.physics import rigid_body
+from nucleate.physics.energy import energy_model
 from nucleate.physics.forcefield import COARSE, FINAL, FINE, Accuracy, ForceField
-from nucleate.physics.minimise import PRESS, ROUGH, TIGHT, closest_contacts, minimise, pair_energy_fingerprints
+from nucleate.physics.minimise import (
+    PRESS,
+    ROUGH,
+    TIGHT,
+    closest_contacts,
+    minimise,
+    pair_energy_fingerprints,
+)
 from nucleate.physics.parameters import COULOMB, EXP6, TYPES, atom_types
 from nucleate.pipeline.generate import Arm, Composition, random_packings
+from nucleate.testing import assert_energy_model
 from tests.physics.conftest import embedded
 
 GROUPS = ["P1", "P-1", "P21/c", "P212121", "C2/c", "P41", "R3", "Pna21"]
@@ -76,7 +85,7 @@ def test_energy_of_a_doubled_cell(formamide):
 def reference_energy(p: Packings, field: ForceField, x: torch.Tensor, lattice: torch.Tensor) -> torch.Tensor:
     """The same sums over a P1 crystal, written for autograd: bare pairs in a sphere, other alpha, all waves."""
     alpha, cutoff, order = 0.5, 9.0, 9
-    names = [t for k in p.kind.tolist() for t in atom_types(field.species[k])]
+    names = [t for k in p.kind.tolist() for t in atom_types(field.species[k].graph)]
     rows = [TYPES.index(t) for t in names]
     A, B, C, _ = (torch.from_numpy(np.ascontiguousarray(t[np.ix_(rows, rows)])) for t in field.tables)
     q = torch.cat([torch.from_numpy(field.charges[k][0]) for k in p.kind.tolist()])
@@ -96,7 +105,9 @@ def reference_energy(p: Packings, field: ForceField, x: torch.Tensor, lattice: t
     u = A[..., None] * torch.exp(-B[..., None] * r) - C[..., None] / r2**3 * shape
     u = u + COULOMB * (q[:, None] * q)[..., None] * torch.erfc(alpha * r) / r
     energy = 0.5 * (u * use).sum()
-    damped = C[..., None] / r2**3 * (1 - shape) - COULOMB * (q[:, None] * q)[..., None] * torch.erf(alpha * r) / r
+    damped = (
+        C[..., None] / r2**3 * (1 - shape) - COULOMB * (q[:, None] * q)[..., None] * torch.erf(alpha * r) / r
+    )
     energy = energy + 0.5 * (damped * inside).sum()
     span = torch.arange(-order, order + 1)
     hkl = torch.cartesian_prod(span, span, span).double()
@@ -143,20 +154,45 @@ def test_rigid_gradient_is_the_slope(group, units, press, formamide):
         arrays.local[0], arrays.start, arrays.radius[0], arrays.gyration[0], arrays.q[0], arrays.c, arrays.types,
         arrays.size,
     )  # fmt: skip
-    setting = (float(press), *(level.accuracy if press else (12.0, 0.3, 3.0)), level.stiffness, level.pressure)
+    setting = (
+        float(press),
+        *(level.accuracy if press else (12.0, 0.3, 3.0)),
+        level.stiffness,
+        level.pressure,
+    )
     atoms, bodies, ops = len(body[0]), p.n_bodies, len(p.group)
-    work = tuple(np.empty(s) for s in [(atoms, 3), (atoms, 3), (3, 3), (3, 3), (bodies, 3), (bodies, 3), (ops, 3, 3)])
+    work = tuple(
+        np.empty(s) for s in [(atoms, 3), (atoms, 3), (3, 3), (3, 3), (bodies, 3), (bodies, 3), (ops, 3, 3)]
+    )
     n = len(basis) + 6 * bodies
 
     def energy_at(step):
         lattice, centroid, rotation = np.empty((3, 3)), np.empty((bodies, 3)), np.empty((bodies, 3, 3))
         rigid_body.take_step(
-            step, arrays.lattice[0], arrays.centroid[0], arrays.rotation[0], body[3], basis, lattice, centroid, rotation
+            step,
+            arrays.lattice[0],
+            arrays.centroid[0],
+            arrays.rotation[0],
+            body[3],
+            basis,
+            lattice,
+            centroid,
+            rotation,
         )
         lists = rigid_body.neighbour_lists(setting, lattice, centroid, rotation, body, arrays.group, work[0])
         gradient = np.empty(n)
         energy = rigid_body.potential_energy(
-            setting, lattice, centroid, rotation, body, arrays.group, field.tables, lists, work, gradient, basis
+            setting,
+            lattice,
+            centroid,
+            rotation,
+            body,
+            arrays.group,
+            field.tables,
+            lists,
+            work,
+            gradient,
+            basis,
         )
         return energy, gradient
 
@@ -215,3 +251,13 @@ def test_a_flat_cell_is_called_collapsed(formamide):
 def test_unknown_elements_are_refused():
     with pytest.raises(InputError, match="Se"):
         ForceField.for_molecules([embedded("C[Se]C")])
+
+
+def test_as_an_energy_model_of_all_atoms(formamide):
+    p, field = pressed(formamide, "P21/c", n=1)
+    minimum = minimise(p, field, ROUGH).packings
+    crystal = minimum.crystal(0)
+    model = energy_model("forcefield")
+    answer = model.evaluate([crystal])[0]
+    assert answer.energy == pytest.approx(field.energy(minimum).item() * len(p.group), abs=1e-6)
+    assert_energy_model(model, crystal)

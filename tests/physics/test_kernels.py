@@ -51,7 +51,9 @@ def test_madelung_constants(name, frac, charges, nearest, madelung, alpha):
     a = 5.0
     energy = lattice_sum(frac, a * np.eye(3), charges, np.zeros(len(frac)), alpha)
     per_pair = energy / (len(frac) / 2)
-    assert per_pair == pytest.approx(-madelung * COULOMB / (nearest * a), rel=5e-6), name  # erfc by polynomial: 1.5e-7 of a charge pair
+    assert per_pair == pytest.approx(-madelung * COULOMB / (nearest * a), rel=5e-6), (
+        name
+    )  # erfc by polynomial: 1.5e-7 of a charge pair
 
 
 @pytest.mark.parametrize("alpha", [0.25, 0.35, 0.45])

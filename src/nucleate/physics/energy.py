@@ -25,6 +25,7 @@ from nucleate.errors import InputError
 
 # name -> "module:factory"; a factory takes (name, options, ProcessSettings) and returns an EnergyModel.
 ENERGY_MODELS: dict[str, str] = {
+    "forcefield": "nucleate.physics.forcefield_model:forcefield",
     "gfn1": "nucleate.physics.xtb:gfn",
     "gfn2": "nucleate.physics.xtb:gfn",
     "chgnet": "nucleate.physics.chgnet:chgnet",

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Float
+from rdkit import Chem
 from torch import Tensor
 
 from nucleate.crystal.molecule import Molecule
@@ -54,9 +55,9 @@ class ForceField:
     ) -> "ForceField":
         """MMFF94 charges for every conformer, unless fitted ones are given. Refuses unknown elements."""
         for molecule in species:
-            atom_types(molecule)
+            atom_types(molecule.graph)
         if charges is None:
-            charges = [np.tile(mmff_charges(m), (max(len(m.conformers), 1), 1)) for m in species]
+            charges = [np.tile(mmff_charges(m.graph), (max(len(m.conformers), 1), 1)) for m in species]
         return ForceField(tuple(species), tuple(charges))
 
     @cached_property
@@ -117,30 +118,52 @@ class BodyArrays(NamedTuple):
     @staticmethod
     def of(field: ForceField, packings: Packings) -> "BodyArrays":
         kinds = packings.kind.tolist()
-        start = np.concatenate([[0], np.cumsum([len(field.species[k]) for k in kinds])])
-        local = packings.local().double().numpy()
-        distance2 = (local**2).sum(-1)
+        conformer = packings.conformer.numpy()
+        return BodyArrays.build(
+            local=packings.local(),
+            sizes=[len(field.species[k]) for k in kinds],
+            q=np.concatenate([field.charges[k][conformer[:, m]] for m, k in enumerate(kinds)], 1),
+            graphs=[field.species[k].graph for k in kinds],
+            group=packings.group,
+            lattice=packings.lattice,
+            centroid=packings.centroid,
+            rotation=packings.rotation,
+        )
+
+    @staticmethod
+    def build(
+        local: Float[Tensor, "batch atoms 3"],
+        sizes: Sequence[int],
+        q: Float[np.ndarray, "batch atoms"],
+        graphs: Sequence[Chem.Mol],
+        group: SpaceGroup,
+        lattice: Float[Tensor, "batch 3 3"],
+        centroid: Float[Tensor, "batch bodies 3"],
+        rotation: Float[Tensor, "batch bodies 3 3"],
+    ) -> "BodyArrays":
+        """From body-frame positions; `sizes` are atoms of each body, `graphs` together hold all atoms in order."""
+        start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+        positions = local.double().numpy()
+        distance2 = (positions**2).sum(-1)
         blocks = [slice(a, b) for a, b in zip(start[:-1], start[1:])]
         radius = np.stack([np.sqrt(distance2[:, s].max(1)) for s in blocks], 1)
         # a lone atom has no size to turn about; 0.5 Å keeps its (unused) rotation variables finite
         gyration = np.stack([np.maximum(np.sqrt(distance2[:, s].mean(1)), 0.5) for s in blocks], 1)
-        conformer = packings.conformer.numpy()
-        q = np.concatenate([field.charges[k][conformer[:, m]] for m, k in enumerate(kinds)], 1)
-        names = [t for k in kinds for t in atom_types(field.species[k])]
-        radii = np.array([VDW_RADII[t.removesuffix("(polar)")] for t in names])
+        names = [t for graph in graphs for t in atom_types(graph)]
+        lattices, centroids, rotations = (np.array(t.double().numpy()) for t in (lattice, centroid, rotation))
         return BodyArrays(
-            local=np.ascontiguousarray(local),
-            start=start.astype(np.int64),
+            local=np.ascontiguousarray(positions),
+            start=start,
             radius=radius,
             gyration=gyration,
             q=np.ascontiguousarray(q),
             c=np.sqrt([EXP6[t].C for t in names]),
             types=np.array([TYPES.index(t) for t in names]),
-            size=sphere_sizes([field.species[k] for k in kinds], radii),
-            group=group_arrays(packings.group),
-            lattice=np.ascontiguousarray(packings.lattice.double().numpy()).copy(),
-            centroid=np.ascontiguousarray(packings.centroid.double().numpy()).copy(),
-            rotation=np.ascontiguousarray(packings.rotation.double().numpy()).copy(),
+            size=sphere_sizes(graphs),
+            group=group_arrays(group),
+            lattice=np.ascontiguousarray(lattices),
+            centroid=np.ascontiguousarray(centroids),
+            rotation=np.ascontiguousarray(rotations),
         )
 
     def frame(self, b: int, reach: float, half: bool) -> tuple[np.ndarray, ...]:
@@ -195,9 +218,10 @@ def group_arrays(group: SpaceGroup) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     )
 
 
-def sphere_sizes(molecules: Sequence[Molecule], radii: np.ndarray) -> np.ndarray:
+def sphere_sizes(graphs: Sequence[Chem.Mol]) -> np.ndarray:
     """Distances (Å) at which the press lets atoms touch: shorter between donor hydrogens and acceptors."""
-    atoms = [a for m in molecules for a in m.graph.GetAtoms()]
+    atoms = [a for graph in graphs for a in graph.GetAtoms()]
+    radii = np.array([VDW_RADII[a.GetSymbol()] for a in atoms])
     donor = np.array([donates_hydrogen_bond(a) for a in atoms])
     acceptor = np.array([a.GetSymbol() in ("N", "O") for a in atoms])
     size = SOFTNESS * (radii[:, None] + radii)

@@ -368,7 +368,11 @@ def overlap_energy(x, start, lattice, R, w, neighbours, size, force, virial):
         weight = weights[e]
         for k in range(first[e], first[e + 1]):
             i, j = pairs[k, 0], pairs[k, 1]
-            d0, d1, d2 = x[i, 0] - moved[j, 0] - t[0], x[i, 1] - moved[j, 1] - t[1], x[i, 2] - moved[j, 2] - t[2]
+            d0, d1, d2 = (
+                x[i, 0] - moved[j, 0] - t[0],
+                x[i, 1] - moved[j, 1] - t[1],
+                x[i, 2] - moved[j, 2] - t[2],
+            )
             r2 = d0 * d0 + d1 * d1 + d2 * d2
             if r2 >= size[i, j] * size[i, j]:
                 continue
@@ -521,9 +525,7 @@ def reciprocal_energy(x, lattice, inverse, W, w, waves, sizes, q, c, alpha, forc
         slope = (dfq * nq + dfc * nc) / (ops * ops)
         for p in range(3):
             virial[p, p] -= iso
-        for o in range(
-            ops
-        ):  # k k^T averaged over the orbit
+        for o in range(ops):  # k k^T averaged over the orbit
             for p in range(3):
                 for s in range(3):
                     virial[p, s] -= slope * kv[o, p] * kv[o, s]

@@ -65,17 +65,15 @@ ATOM_VOLUMES = {  # Å^3 in organic crystals, least squares over 240 COD crystal
 }
 
 
-def atom_types(molecule: Molecule) -> list[str]:
+def atom_types(graph: Chem.Mol) -> list[str]:
     """The row of `EXP6` for each atom. Raises InputError for an element without parameters."""
     names = []
-    for atom in molecule.graph.GetAtoms():
-        symbol = atom.GetSymbol()
-        if symbol == "H" and any(n.GetSymbol() in ("N", "O") for n in atom.GetNeighbors()):
-            symbol = "H(polar)"
+    for atom in graph.GetAtoms():
+        symbol = "H(polar)" if donates_hydrogen_bond(atom) else atom.GetSymbol()
         if symbol not in EXP6:
+            smiles = Chem.MolToSmiles(Chem.RemoveHs(graph, sanitize=False))
             raise InputError(
-                f"the built-in force field knows {', '.join(VDW_RADII)}; {molecule.name or molecule.smiles} "
-                f"contains {symbol}. Leave it out or relax with another --energy model.",
+                f"the built-in force field knows {', '.join(VDW_RADII)}; {smiles} contains {symbol}. Leave it out or relax with another --energy model.",
                 reason="unknown element",
             )
         names.append(symbol)

@@ -12,6 +12,7 @@ from rdkit.Chem import AllChem, rdDistGeom, rdForceFieldHelpers, rdMolAlign
 from torch import Tensor
 
 from nucleate.crystal.molecule import Molecule
+from nucleate.crystal.rigid import principal_axes
 from nucleate.errors import InputError, NucleateError
 from nucleate.physics.parameters import KCAL_PER_MOL, KJ_PER_MOL
 
@@ -72,21 +73,11 @@ def conform(molecule: Molecule, settings: ConformSettings | None = None, seed: i
     kept = _cluster(graph, near, settings.distance)[: settings.keep]
     positions = torch.stack([torch.from_numpy(graph.GetConformer(i).GetPositions()) for i in kept])
     return Conformers(
-        molecule=molecule.with_conformers(principal_axes(positions)),
+        molecule=molecule.with_conformers(torch.stack([principal_axes(x) for x in positions])),
         energies=torch.tensor([energies[i] - lowest for i in kept], dtype=torch.float64),
         embedded=embedded,
         wrong_stereo=len(wrong),
     )
-
-
-def principal_axes(positions: Float[Tensor, "conformers atoms 3"]) -> Float[Tensor, "conformers atoms 3"]:
-    """Each conformer centred and turned (properly) onto its axes of inertia, longest extent along x."""
-    centred = positions.double() - positions.double().mean(1, keepdim=True)
-    _, vectors = torch.linalg.eigh(centred.mT @ centred)
-    axes = vectors.flip(-1)
-    hand = torch.linalg.det(axes)
-    axes = torch.cat([axes[..., :2], axes[..., 2:] * hand[:, None, None]], -1)
-    return centred @ axes
 
 
 def same_stereo(given: Chem.Mol, built: Chem.Mol, conformer: int) -> bool:

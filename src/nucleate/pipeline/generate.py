@@ -119,7 +119,9 @@ def arms(
     for group, value, weight in pairs:
         for arm in _arms_of(group, value, weight):
             before = found.get(arm.key)
-            found[arm.key] = Arm(arm.key, arm.group, arm.formula_units, arm.weight + (before.weight if before else 0))
+            found[arm.key] = Arm(
+                arm.key, arm.group, arm.formula_units, arm.weight + (before.weight if before else 0)
+            )
     total = sum(a.weight for a in found.values())
     return [Arm(a.key, a.group, a.formula_units, a.weight / total) for a in found.values()]
 
@@ -169,7 +171,9 @@ def random_packings(
     lattice = _cells(arm, u[:, :7], composition.volume * arm.formula_units * len(arm.group))
     body = u[:, 7:].unflatten(1, (len(kinds), 8))
     hands = torch.ones(count, len(kinds), dtype=torch.long)
-    if not composition.enantiopure:  # the first molecule's hand only chooses between a crystal and its mirror image
+    if (
+        not composition.enantiopure
+    ):  # the first molecule's hand only chooses between a crystal and its mirror image
         hands[:, 1:] = torch.where(body[:, 1:, 7] < 0.5, 1, -1)
     return Packings(
         species=composition.species,

@@ -26,7 +26,9 @@ def is_same(match: PackingMatch, limit: float = SAME_PACKING) -> bool:
     return match.is_match and match.rmsd < limit
 
 
-def find_reference(reference: Crystal, candidates: Iterable[Crystal], stop_below: float | None = None) -> ReferenceSearch:
+def find_reference(
+    reference: Crystal, candidates: Iterable[Crystal], stop_below: float | None = None
+) -> ReferenceSearch:
     """Compare every candidate with the reference (15 molecules, 20 %, 20 degrees, mirror images allowed).
 
     With `stop_below` the search ends at the first candidate whose RMSD (Å) is below it.

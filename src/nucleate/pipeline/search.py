@@ -27,7 +27,14 @@ from torch import Tensor
 from nucleate.crystal.packing import Packings
 from nucleate.files import write_atomically
 from nucleate.physics.forcefield import ForceField
-from nucleate.physics.minimise import PRESS, ROUGH, TIGHT, closest_contacts, minimise, pair_energy_fingerprints
+from nucleate.physics.minimise import (
+    PRESS,
+    ROUGH,
+    TIGHT,
+    closest_contacts,
+    minimise,
+    pair_energy_fingerprints,
+)
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.deduplicate import DuplicateTolerance, distinct_crystals
 from nucleate.pipeline.generate import Arm, Composition, perturbed_packings, random_packings
@@ -42,7 +49,9 @@ class SearchSettings(BaseModel, frozen=True, extra="forbid"):
     sequence: Literal["sobol", "random"] = "sobol"
     unit: PositiveInt = 50  # starts
     rounds: PositiveInt = 6
-    perturb: float = Field(0.35, ge=0, le=0.95)  # share of later rounds that starts from the lowest minima found
+    perturb: float = Field(
+        0.35, ge=0, le=0.95
+    )  # share of later rounds that starts from the lowest minima found
     window: PositiveFloat = 12.0  # kJ/mol above the lowest known minimum: what is worth a tight minimisation
     workers: PositiveInt = 2
 
@@ -85,7 +94,12 @@ class UnitResult:
 
 
 def run_unit(
-    composition: Composition, arm: Arm, field: ForceField, settings: SearchSettings, unit: Unit, parents: Packings | None
+    composition: Composition,
+    arm: Arm,
+    field: ForceField,
+    settings: SearchSettings,
+    unit: Unit,
+    parents: Packings | None,
 ) -> UnitResult:
     """Generate, press, minimise roughly, keep the promising and distinct ones, minimise tightly."""
     clock = Clock()
@@ -264,7 +278,7 @@ class SearchResult:
     field: ForceField
     minima: Minima
     units: list[UnitResult]
-    complete: bool  # False where time ran out or the user stopped it
+    stopped: Literal["", "time", "user"]  # why not all starts were spent
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -293,7 +307,7 @@ def search(
     """Run rounds of units until `settings.n` starts are spent or `deadline` (time.monotonic()) has passed.
 
     With a folder, finished units are kept there and found again. KeyboardInterrupt ends the search early with all
-    finished units; the caller sees `complete=False`.
+    finished units; the caller sees it in `stopped`.
     """
     settings = settings or SearchSettings()
     field = field or ForceField.for_molecules(composition.species)
@@ -301,20 +315,23 @@ def search(
     known: list[UnitResult] = []
     minima = Minima.merge(arms, empty, known)
     state = Progress.start(arms)
-    complete = True
+    stopped: Literal["", "time", "user"] = ""
     with Workers(settings.workers, (composition, arms, field, settings)) as workers:
         for number in range(settings.rounds):
-            plan = plan_round(number, settings.n, settings.rounds, settings.perturb, state, minima.energy, minima.arm)
+            plan = plan_round(
+                number, settings.n, settings.rounds, settings.perturb, state, minima.energy, minima.arm
+            )
             units = units_of(plan, number, settings, state, minima)
-            finished = _run_round(workers, units, minima, plan, empty, folder, deadline, known, progress, settings.n)
+            stopped = _run_round(
+                workers, units, minima, plan, empty, folder, deadline, known, progress, settings.n
+            )
             minima = Minima.merge(arms, empty, known)
             state = state.after(plan, minima.energy, minima.arm)
             if progress is not None:
                 progress(sum(r.unit.count for r in known), settings.n, minima)
-            if not finished:
-                complete = False
+            if stopped:
                 break
-    return SearchResult(composition, arms, field, minima, known, complete)
+    return SearchResult(composition, arms, field, minima, known, stopped)
 
 
 def units_of(
@@ -345,8 +362,8 @@ def _run_round(
     known: list[UnitResult],
     progress: Callable[[int, int, Minima | None], None] | None,
     asked: int,
-) -> bool:
-    """Run the units that have no file yet; appends results to `known` in the order of units. False if cut short."""
+) -> Literal["", "time", "user"]:
+    """Run the units that have no file yet; appends results to `known` in the order of units. Why it was cut short."""
     results: dict[int, UnitResult] = {}
     todo: list[Unit] = []
     for unit in units:
@@ -367,7 +384,9 @@ def _run_round(
     except KeyboardInterrupt:
         interrupted = True
     known.extend(results[i] for i in sorted(results))
-    return len(results) == len(units) and not interrupted
+    if interrupted:
+        return "user"
+    return "" if len(results) == len(units) else "time"
 
 
 def _parents(unit: Unit, plan: Plan, minima: Minima) -> Packings | None:
@@ -433,7 +452,9 @@ class Workers:
 _WORKER_CONTEXT: dict[str, Any] = {}
 
 
-def _start_worker(composition: Composition, arms: list[Arm], field: ForceField, settings: SearchSettings) -> None:
+def _start_worker(
+    composition: Composition, arms: list[Arm], field: ForceField, settings: SearchSettings
+) -> None:
     """Each process works on one thread and leaves Ctrl-C to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)

@@ -63,9 +63,7 @@ def plan_round(
     mean = state.low_minima.sum() / max(sum(state.random_starts), 1)
     weight = state.prior * (CURIOSITY + (yields / mean if mean > 0 else 1.0))
     share = np.bincount(arm[parents], minlength=len(state.prior)) if parents else np.zeros(len(state.prior))
-    return Plan(
-        random=apportion(total - nearby, weight), perturbed=apportion(nearby, share), parents=parents
-    )
+    return Plan(random=apportion(total - nearby, weight), perturbed=apportion(nearby, share), parents=parents)
 
 
 def apportion(total: int, weights: np.ndarray) -> list[int]:

@@ -1,0 +1,107 @@
+"""What a user gives -> what is searched: species, their conformers, their numbers, a name."""
+
+import re
+from dataclasses import dataclass
+from functools import reduce
+from math import gcd
+from pathlib import Path
+
+import torch
+
+from nucleate.crystal.io import read_crystal, read_stoichiometry
+from nucleate.crystal.molecule import Molecule
+from nucleate.crystal.rigid import normalise_hydrogens
+from nucleate.crystal.standardise import find_symmetry
+from nucleate.errors import InputError
+from nucleate.pipeline.conform import Conformers, ConformSettings, conform
+from nucleate.pipeline.generate import Composition
+
+LARGEST = 120  # atoms in a formula unit
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """The composition to be searched and how to call it."""
+
+    name: str
+    smiles: str
+    composition: Composition
+    notes: list[str]
+
+
+def read_subject(
+    source: str, settings: ConformSettings | None = None, seed: int = 0, name: str | None = None
+) -> Subject:
+    """SMILES (dots: co-crystals and salts), SDF, MOL, XYZ or CIF.
+
+    Molecules with coordinates are taken as rigid conformers, hydrogens at neutron distances; those without are
+    embedded. Raises InputError for what cannot be read or is too large.
+    """
+    given = read_stoichiometry(source)
+    size = sum(len(m) * n for m, n in given)
+    if size > LARGEST:
+        raise InputError(
+            f"expected at most {LARGEST} atoms in a formula unit, got {size}. This search is for small molecules; "
+            "give a fragment or a smaller one.",
+            reason="too large",
+        )
+    charge = sum(m.charge * n for m, n in given)
+    if charge:
+        raise InputError(
+            f"expected a neutral formula unit, got charge {charge:+d}. Add the counter-ions to the SMILES, as in "
+            "'[NH4+].[Cl-]'.",
+            reason="charged",
+        )
+    parts = [_with_conformers(m, settings, seed) for m, _ in given]
+    counts = [n for _, n in given]
+    units = reduce(gcd, counts)
+    smiles = ".".join(p.molecule.smiles for p, n in zip(parts, counts) for _ in range(n // units))
+    composition = Composition(
+        species=tuple(p.molecule for p in parts),
+        counts=tuple(n // units for n in counts),
+        conformer_energies=tuple(p.energies for p in parts),
+        enantiopure=_is_enantiopure(source, [m for m, _ in given]),
+    )
+    return Subject(name or default_name(source, smiles), smiles, composition, _notes(given, composition))
+
+
+def _with_conformers(molecule: Molecule, settings: ConformSettings | None, seed: int) -> Conformers:
+    if len(molecule.conformers):
+        rigid = normalise_hydrogens(molecule)
+        return Conformers(rigid, torch.zeros(len(rigid.conformers), dtype=torch.float64), 0, 0)
+    return conform(molecule, settings, seed)
+
+
+def _is_enantiopure(source: str, molecules: list[Molecule]) -> bool:
+    """A chiral molecule alone in its hand: as the stereo of a SMILES says, or the space group of a CIF."""
+    if not any(m.is_chiral for m in molecules):
+        return False
+    if Path(source).suffix.lower() == ".cif":
+        return find_symmetry(read_crystal(source)).group.is_sohncke
+    return True
+
+
+def _notes(given: list[tuple[Molecule, int]], composition: Composition) -> list[str]:
+    from rdkit import Chem
+
+    notes = []
+    for molecule, _ in given:
+        centres = Chem.FindMolChiralCenters(
+            molecule.graph, includeUnassigned=True, useLegacyImplementation=False
+        )
+        if any(label == "?" for _, label in centres):
+            notes.append(
+                f"{molecule.name or molecule.smiles}: the hand of some stereocentre is not given, so a racemate of one "
+                "diastereomer is searched. Write @ or @@ in the SMILES for one enantiomer."
+            )
+    if composition.enantiopure:
+        notes.append("One enantiomer: only space groups without improper operations are searched.")
+    return notes
+
+
+def default_name(source: str, smiles: str) -> str:
+    """A folder name: the file's stem, or the SMILES with what file systems dislike replaced."""
+    if Path(source).suffix.lower() in (".cif", ".sdf", ".mol", ".xyz"):
+        return Path(source).stem
+    bare = re.sub(r"[^A-Za-z0-9]+", "_", smiles).strip("_")
+    return bare[:60] or "molecule"
