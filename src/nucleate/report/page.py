@@ -61,7 +61,7 @@ def write_report(folder: Path, max_embedded: int = 200) -> Path:
 
 def _payload(results: Results, max_embedded: int) -> dict[str, Any]:
     """Everything the scripts show, as JSON-ready values."""
-    known = results.run.get("space_groups") or {}
+    known = _dict(results.run.get("space_groups"))
     crystals = [_row(row, results, known) for row in results.rows]
     inside = {
         index: _embedded(results.cif(row))
