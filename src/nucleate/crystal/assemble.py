@@ -96,7 +96,7 @@ def assign_graph(crystal: Crystal, molecules: Sequence[Molecule]) -> Crystal:
     For callers who know the molecules (a SMILES): nothing is perceived but which atoms are bonded. Raises
     InputError "other molecule" where the crystal holds one that is not among them.
     """
-    known = {}
+    known: dict[str, tuple[Molecule, tuple[int, ...]]] = {}
     for molecule in molecules:
         key, order = canonical(molecule.numbers.tolist(), molecule.bonds.tolist())
         known.setdefault(key, (molecule, order))
@@ -106,7 +106,7 @@ def assign_graph(crystal: Crystal, molecules: Sequence[Molecule]) -> Crystal:
         key, order = canonical(crystal.numbers[at].tolist(), bonds.tolist())
         if key not in known:
             raise InputError(
-                f"expected only the molecules {[m.formula for m in molecules]}, got another one with {len(at)} "
+                f"expected only the molecules {[m.formula for m in molecules]}, got another with {len(at)} "
                 "atoms; check protonation, solvent and bonds",
                 reason="other molecule",
             )

@@ -142,15 +142,15 @@ def _operations(data: cif.Block) -> tuple[list[gemmi.Op], dict[str, Any]]:
     listed: list[str] = []
     for tag in ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz"):
         listed = listed or [cif.as_string(v) for v in data.find_values(tag)]
-    named = _named_group(data)
+    named = _named_groups(data)
     if not any(c in "xX" for c in "".join(listed)):
-        if named is None:
+        if not named:
             raise InputError(
                 "expected symmetry operations or a known space-group symbol, got neither; add "
                 "_space_group_symop_operation_xyz",
                 reason="unreadable",
             )
-        return list(named.operations()), {"space_group": named.number, "symbol": named.short_name()}
+        return list(named[0].operations()), {"space_group": named[0].number, "symbol": named[0].short_name()}
     try:
         operations = [gemmi.Op(v).wrap() for v in listed]
     except (ValueError, RuntimeError) as error:
@@ -170,31 +170,31 @@ def _operations(data: cif.Block) -> tuple[list[gemmi.Op], dict[str, Any]]:
         )
     if found is not None:
         notes |= {"space_group": found.number, "symbol": found.short_name()}
-    if named is not None and (found is None or named.number != found.number):
-        notes["warnings"] = [
-            f"the symbol says {named.short_name()}, the operations are those of "
-            f"{found.short_name() if found else '?'}"
-        ]
+    for group in named:
+        if found is None or group.number != found.number:
+            true = found.short_name() if found else "another group"
+            note = f"the symbol says {group.short_name()}, the operations are those of {true}"
+            notes.setdefault("warnings", []).append(note)
     return unique, notes
 
 
-def _named_group(data: cif.Block) -> gemmi.SpaceGroup | None:
+def _named_groups(data: cif.Block) -> list[gemmi.SpaceGroup]:
+    """The groups that the file names, by Hall symbol, Hermann-Mauguin symbol and number; the surest first."""
+    groups = []
     for tag in ("_space_group_name_Hall", "_symmetry_space_group_name_Hall"):
         if hall := data.find_value(tag):
             try:
-                if group := gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(cif.as_string(hall))):
-                    return group
+                groups.append(gemmi.find_spacegroup_by_ops(gemmi.symops_from_hall(cif.as_string(hall))))
             except (ValueError, RuntimeError):
-                continue  # a symbol that gemmi does not know: the next tag may still help
+                continue  # a symbol that gemmi does not know: the others may still help
     for tag in ("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M"):
-        if (symbol := data.find_value(tag)) and (
-            group := gemmi.find_spacegroup_by_name(cif.as_string(symbol))
-        ):
-            return group
+        if symbol := data.find_value(tag):
+            groups.append(gemmi.find_spacegroup_by_name(cif.as_string(symbol)))
     for tag in ("_space_group_IT_number", "_symmetry_Int_Tables_number"):
-        if number := _number(data.find_value(tag)):
-            return gemmi.find_spacegroup_by_number(int(number))
-    return None
+        number = _number(data.find_value(tag))
+        if number is not None and 1 <= number <= 230:
+            groups.append(gemmi.find_spacegroup_by_number(int(number)))
+    return [group for group in groups if group is not None]
 
 
 def _sites(data: cif.Block) -> list[Site]:
@@ -224,7 +224,7 @@ def _sites(data: cif.Block) -> list[Site]:
     return sites
 
 
-def _element(symbol: str, label: str, formula: Counter[str] | None) -> str:
+def _element(symbol: str, label: str, formula: dict[str, float] | None) -> str:
     """Element from the type symbol (`Cu2+`, `C`), else from the label (`CL1`, `C12A`, `HO1`)."""
     letters = re.match(r"[A-Za-z]+", symbol or label)
     text = letters.group().capitalize() if letters else ""
@@ -330,12 +330,13 @@ def _listed_once(frac: np.ndarray, numbers: np.ndarray, site: np.ndarray, lattic
     return once
 
 
-def _formula(data: cif.Block) -> Counter[str] | None:
+def _formula(data: cif.Block) -> dict[str, float] | None:
     """_chemical_formula_sum as element counts (deuterium as hydrogen), or None where it cannot be read."""
     text = data.find_value("_chemical_formula_sum")
-    counts: Counter[str] = Counter()
+    counts: dict[str, float] = {}
     for symbol, amount in re.findall(r"([A-Z][a-z]?)\s*([0-9.]*)", cif.as_string(text) if text else ""):
-        counts[ISOTOPES.get(symbol, symbol)] += float(amount or 1)  # type: ignore[assignment]
+        element = ISOTOPES.get(symbol, symbol)
+        counts[element] = counts.get(element, 0.0) + float(amount or 1)
     return counts or None
 
 
@@ -355,7 +356,7 @@ def _check_contents(crystal: Crystal, data: cif.Block, check_hydrogens: bool) ->
     return crystal.replace(info=info)
 
 
-def _formula_quarrel(crystal: Crystal, formula: Counter[str], units: float | None) -> str:
+def _formula_quarrel(crystal: Crystal, formula: dict[str, float], units: float | None) -> str:
     """'' where contents = Z × formula; otherwise one line, led by 'missing' if it is hydrogens that lack."""
     found = Counter(gemmi.Element(int(z)).name for z in crystal.numbers)
     heavy = [e for e in formula if e != "H"]

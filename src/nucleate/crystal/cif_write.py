@@ -28,7 +28,7 @@ def write_cif(
     crystal: Crystal,
     path: str | Path,
     *,
-    energy: float | None = None,
+    energy: int | float | None = None,
     provenance: Mapping[str, object] | None = None,
     name: str | None = None,
     symprec: float = SYMPREC,
@@ -51,7 +51,7 @@ def write_cif(
 def cif_text(
     crystal: Crystal,
     *,
-    energy: float | None = None,
+    energy: int | float | None = None,
     provenance: Mapping[str, object] | None = None,
     name: str | None = None,
     symprec: float = SYMPREC,
@@ -94,7 +94,7 @@ def _block_name(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)[:70] or "crystal"
 
 
-def _items(crystal: Crystal, unit: SymmetricCrystal, energy: float | None) -> dict[str, str]:
+def _items(crystal: Crystal, unit: SymmetricCrystal, energy: int | float | None) -> dict[str, str]:
     """Everything that is one value."""
     cell = gemmi.UnitCell(*_parameters(unit.lattice))
     volume = float(torch.linalg.det(unit.lattice))
@@ -165,7 +165,7 @@ def _write_provenance(block: cif.Block, provenance: Mapping[str, object]) -> Non
     if provenance:
         loop = block.init_loop("_nucleate_provenance_", ["key", "value"])
         for key, value in provenance.items():
-            loop.add_row([cif.quote(str(key)), cif.quote(str(value))])
+            loop.add_row([cif.quote(" ".join(str(x).split())) for x in (key, value)])  # one line each
 
 
 def _write_operations(block: cif.Block, group: SpaceGroup) -> None:

@@ -103,7 +103,7 @@ class Lewis:
 
 
 def lewis_structures(
-    species: Sequence[Skeleton], total_charge: int = 0, time_limit: float = 10.0
+    species: Sequence[Skeleton], total_charge: int = 0, time_limit: int | float = 10
 ) -> list[Lewis]:
     """The cheapest Lewis structure of every molecule such that all copies together carry `total_charge`.
 
@@ -147,12 +147,12 @@ class _Program:
         self.low: list[float] = []
         self.high: list[float] = []
 
-    def column(self, cost: float, upper: float = 1.0) -> int:
+    def column(self, cost: int | float, upper: int | float = 1) -> int:
         self.cost.append(cost)
         self.upper.append(upper)
         return len(self.cost) - 1
 
-    def row(self, terms: Sequence[tuple[int, float]], low: float, high: float) -> None:
+    def row(self, terms: Sequence[tuple[int, int | float]], low: int | float, high: int | float) -> None:
         self.entries += [(len(self.low), column, value) for column, value in terms]
         self.low.append(low)
         self.high.append(high)
@@ -182,7 +182,7 @@ class _Program:
             room = min(spare[a] - count[a], spare[b] - count[b])
             if block.dative[k] or room < 1:
                 continue
-            one, two, three = _order_costs(s.numbers[a], s.numbers[b], s.lengths[k])
+            one, two, three = _order_costs(int(s.numbers[a]), int(s.numbers[b]), float(s.lengths[k]))
             double = self.column(two - one)
             triple = self.column(three - two) if room >= 2 else None
             if triple is not None:
@@ -204,7 +204,7 @@ class _Program:
         terms += [(self.column(UNBALANCED, 100), 1.0), (self.column(UNBALANCED, 100), -1.0)]
         self.row(terms, total, total)
 
-    def solve(self, time_limit: float) -> np.ndarray | None:
+    def solve(self, time_limit: int | float) -> np.ndarray | None:
         row, column, value = (np.array(x) for x in zip(*self.entries))
         matrix = coo_array((value, (row, column)), shape=(len(self.low), len(self.cost))).tocsc()
         result = milp(
@@ -239,7 +239,7 @@ def _states(z: int, degree: int, at_metal: bool) -> list[tuple[int, int, float]]
 def _order_costs(z_a: int, z_b: int, length: float) -> tuple[float, float, float]:
     def radii(z: int) -> tuple[float, float, float]:
         one = float(RADII[z])
-        return MULTIPLE_RADII.get(int(z), (one, one - 0.09, one - 0.15))
+        return MULTIPLE_RADII.get(z, (one, one - 0.09, one - 0.15))
 
     ideal = [a + b for a, b in zip(radii(z_a), radii(z_b))]
     one, two, three = (LENGTH_WEIGHT * min(abs(length - d), 0.2) ** 2 for d in ideal)

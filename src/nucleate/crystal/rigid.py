@@ -11,7 +11,7 @@ heavy atom among themselves by position, so methyl and tert-butyl groups do not 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import Any, TypeVar
+from typing import Any, overload
 
 import torch
 from jaxtyping import Float, Int
@@ -35,7 +35,6 @@ from nucleate.crystal.packing import Packings
 from nucleate.errors import InputError
 from nucleate.geometry.symmetry import P1
 
-Thing = TypeVar("Thing", bound=Molecule | Crystal)
 CONFORMER_TOLERANCE = 0.15  # Å RMSD, all atoms: copies farther apart are different conformers
 MAX_MAPS = 2000  # automorphisms looked at
 KEPT_MAPS = 16  # of these, fitted: those that agree best in internal distances
@@ -304,7 +303,11 @@ def represent_rigid(
     return packing, residual
 
 
-def normalise_hydrogens(thing: Thing) -> Thing:
+@overload
+def normalise_hydrogens(thing: Molecule) -> Molecule: ...
+@overload
+def normalise_hydrogens(thing: Crystal) -> Crystal: ...
+def normalise_hydrogens(thing: Molecule | Crystal) -> Molecule | Crystal:
     """The same with X-H bonds at neutron lengths, moved along the bond.
 
     X-rays see hydrogens 0.1 Å too near. Lengths (Å) after Allen & Bruno, Acta Cryst. B66 (2010) 380, by
