@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import time
 
 import numpy as np
@@ -40,9 +41,15 @@ class Springs(Calculator):
 class Misbehaving(Springs):
     """Springs, but a crystal with a short first axis makes it crash, hang, raise, print or give NaN."""
 
-    def __init__(self, how):
+    def __init__(self, how, note=None):
         super().__init__()
-        self.how = how
+        self.how, self.note = how, note
+
+    def leave_a_program_behind(self):
+        program = subprocess.Popen(["sleep", "1000"])
+        with open(self.note, "w") as note:
+            note.write(str(program.pid))
+        os._exit(4)
 
     def calculate(self, atoms=None, properties=None, system_changes=all_changes):
         super().calculate(atoms, properties, system_changes)
@@ -51,6 +58,7 @@ class Misbehaving(Springs):
             {
                 "segfault": lambda: os.kill(os.getpid(), signal.SIGSEGV),
                 "exit": lambda: os._exit(3),
+                "external": self.leave_a_program_behind,
                 "hang": lambda: time.sleep(1000),
                 "raise": lambda: [][0],
                 "nan": lambda: self.results.update(energy=float("nan")),

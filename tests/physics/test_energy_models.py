@@ -115,6 +115,14 @@ def test_a_hang_is_stopped_at_its_time_limit():
     assert time.monotonic() - started < 15
 
 
+def test_programs_that_a_model_started_end_with_it(tmp_path):
+    note = tmp_path / "pid"
+    with stand_in("Misbehaving", how="external", note=str(note)) as model:
+        [answer] = model.evaluate([crystal(4.0)])
+        assert answer.failure == "crashed: exit code 4"
+        assert _gone(int(note.read_text()))
+
+
 def test_several_workers_keep_the_order():
     batch = [crystal(5.5 + 0.1 * i) for i in range(6)] + [crystal(4.0)]
     with (
@@ -140,6 +148,9 @@ def _gone(pid: int, patience: float = 10.0) -> bool:
             os.kill(pid, 0)
         except ProcessLookupError:
             return True
+        stat = Path(f"/proc/{pid}/stat")
+        if stat.exists() and ") Z " in stat.read_text():
+            return True  # dead, only its adoptive parent has not looked yet
         time.sleep(0.05)
     return False
 

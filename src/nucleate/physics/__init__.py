@@ -7,4 +7,10 @@
 | `kernels` | the mathematics of the rigid-molecule lattice energy, compiled: images, pairs, Ewald sums |
 | `forcefield` | the built-in force field: parameters and charges of a molecule, energies of a batch |
 | `minimise` | rigid-body and cell minimisation inside a space group; press |
+| `energy` | `EnergyModel`, its capability record, and all models by name (`ENERGY_MODELS`) |
+| `process`, `worker` | a model in a process of its own, with a time limit: our end, the far end |
+| `xtb`, `chgnet`, `adapters`, `ase_model` | GFN-xTB; CHGNet + D3; MACE, Orb, UMA, AIMNet2; any ASE calculator |
+| `calculators` | the ASE calculators of these models, built inside the worker |
+| `self_test` | does a model obey the laws of an energy? |
+| `relax_atoms` | all-atom relaxation with molecules and cell free, and the look at the bonds afterwards |
 """

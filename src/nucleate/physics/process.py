@@ -82,7 +82,7 @@ class Worker:
             env=environment,
             start_new_session=True,  # Ctrl-C reaches us only, and the whole group can be killed
         )
-        weakref.finalize(self, _kill_group, self._process)
+        weakref.finalize(self, _kill_if_running, self._process)
         self._replies = queue.Queue()
         threading.Thread(target=_forward, args=(self._process.stdout, self._replies), daemon=True).start()
 
@@ -243,14 +243,19 @@ def _forward(pipe: TextIOBase, replies: "queue.Queue[str | None]") -> None:
 
 
 def _kill_group(process: "subprocess.Popen[str]") -> None:
-    """Kill a process and, where groups exist, everything it started."""
-    if process.poll() is None:
-        if hasattr(os, "killpg"):
-            with contextlib.suppress(ProcessLookupError):  # it ended by itself between the two lines
-                os.killpg(process.pid, signal.SIGKILL)
-        else:
-            process.kill()
+    """Kill a process and, where groups exist, everything it started, even if it has just died itself."""
+    if hasattr(os, "killpg"):
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # nobody is left
+            os.killpg(process.pid, signal.SIGKILL)
+    elif process.poll() is None:
+        process.kill()
     process.wait()
+
+
+def _kill_if_running(process: "subprocess.Popen[str]") -> None:
+    """For the end of the program, when a process id of long ago may be somebody else's."""
+    if process.poll() is None:
+        _kill_group(process)
 
 
 def _signal_name(number: int) -> str:

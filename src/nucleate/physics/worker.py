@@ -141,7 +141,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     # Running a file puts its folder first, where `chgnet.py` would hide the real package; the user's own
     # calculators are looked for in the current folder, after everything that is installed.
-    sys.path[0:1] = []
+    sys.path[:] = [p for p in sys.path if os.path.realpath(p) != os.path.dirname(os.path.realpath(__file__))]
     sys.path.append(os.getcwd())
     requests: queue.Queue = queue.Queue()
     threading.Thread(target=listen, args=(requests,), daemon=True).start()
