@@ -2,6 +2,8 @@
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,9 +13,11 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, rdDistGeom, rdForceFieldHelpers, rdMolAlign
 from torch import Tensor
 
+from nucleate.crystal.io import read_molecule
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import principal_axes
 from nucleate.errors import InputError, NucleateError
+from nucleate.files import write_atomically
 from nucleate.physics.parameters import KCAL_PER_MOL, KJ_PER_MOL
 
 
@@ -195,3 +199,29 @@ def _configuration(graph: Chem.Mol, conformer: int) -> str:
     fresh = Chem.Mol(graph, confId=conformer)
     Chem.AssignStereochemistryFrom3D(fresh, confId=conformer, replaceExistingTags=True)
     return "".join(label for _, label in Chem.FindMolChiralCenters(fresh))
+
+
+def conform_to_file(
+    source: str, path: Path, settings: ConformSettings | None = None, seed: int = 0
+) -> list[dict[str, Any]]:
+    """Conformers of every species of a SMILES or molecule file as one SDF file; one row a conformer."""
+    rows: list[dict[str, Any]] = []
+    records = []
+    for molecule in read_molecule(source):
+        found = conform(molecule, settings, seed)
+        for k, positions in enumerate(found.molecule.conformers):
+            energy = float(found.energies[k]) / KJ_PER_MOL
+            record = Chem.Mol(molecule.graph)
+            record.RemoveAllConformers()
+            record.AddConformer(_conformer(positions), assignId=True)
+            record.SetProp("_Name", f"{molecule.name or molecule.smiles} {k}")
+            records.append(Chem.MolToMolBlock(record) + f">  <energy_kj_mol>\n{energy:.3f}\n\n$$$$\n")
+            rows.append({"molecule": molecule.smiles, "conformer": k, "energy_kj_mol": energy})
+    write_atomically(path, "".join(records))
+    return rows
+
+
+def _conformer(positions: Float[Tensor, "atoms 3"]) -> Chem.Conformer:
+    conformer = Chem.Conformer(len(positions))
+    conformer.SetPositions(positions.double().numpy())
+    return conformer

@@ -1,0 +1,430 @@
+"""The command line: parse, call one verb, print what came of it.
+
+Exit codes: 0 done, 2 the input cannot be used, 1 anything else. Errors are one line on stderr.
+"""
+
+import json
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from nucleate import __version__
+from nucleate.errors import InputError, NucleateError
+
+app = typer.Typer(
+    help="From a molecule to its crystals.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+errors = Console(stderr=True)
+out = Console()
+
+Files = Annotated[list[Path], typer.Argument(help="CIF files, or folders that hold some.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Seed = Annotated[int, typer.Option(help="The same seed gives the same files.")]
+EnergyName = Annotated[
+    str, typer.Option(help="forcefield, gfn1, gfn2, chgnet, mace, orb, uma, aimnet2 or ase:module:Class.")
+]
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def predict(
+    molecule: Annotated[str, typer.Argument(help="SMILES, a .sdf/.mol/.xyz/.cif file, or a .smi/.csv list.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder; by default results/NAME.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", "--n", help="Starting packings to try.")] = 5000,
+    z: Annotated[str | None, typer.Option("--z", help="Formula units in the cell, as in 2,4.")] = None,
+    z_prime: Annotated[str | None, typer.Option("--z-prime", help="0.5, 1 or 2, or several: 1,2.")] = None,
+    space_groups: Annotated[
+        str, typer.Option(help="common, or numbers and symbols: 14,2,P212121.")
+    ] = "common",
+    generator: Annotated[str, typer.Option(help="Where packings come from: random.")] = "random",
+    energy: Annotated[
+        str | None,
+        typer.Option(help="Energy model for the final order; by default CHGNet + D3 if installed."),
+    ] = None,
+    charges: Annotated[str, typer.Option(help="mmff, or esp (fitted by pyscf, better order).")] = "mmff",
+    reference: Annotated[Path | None, typer.Option(help="CIF of a known crystal to look for.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Time to stop after, as in 90s, 10m, 2h.")] = None,
+    keep: Annotated[int, typer.Option(help="Crystals to hand over at most.")] = 100,
+    relax_steps: Annotated[int, typer.Option(help="All-atom steps of the shortlist with --energy.")] = 0,
+    sequence: Annotated[str, typer.Option(help="sobol or random numbers for the starts.")] = "sobol",
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one for each core.")] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the molecule.")] = None,
+    seed: Seed = 0,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run of the folder.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Predict the crystals of a molecule: ranked CIF files and an offline report.
+
+    Example: nucleate predict "CC(=O)Oc1ccccc1C(=O)O" -o results/aspirin --budget 10m
+    """
+    from nucleate.pipeline.predict import PredictSettings
+
+    settings = PredictSettings.model_validate(
+        {
+            "n": n,
+            "z": _numbers(z, "--z", int),
+            "z_prime": _numbers(z_prime, "--z-prime", float),
+            "space_groups": space_groups,
+            "generator": generator,
+            "energy": energy,
+            "charges": charges,
+            "reference": reference,
+            "budget": _seconds(budget),
+            "keep": keep,
+            "rank": {"relax_steps": relax_steps},
+            "sequence": sequence,
+            "workers": workers or _cores(),
+            "seed": seed,
+        }
+    )
+    if Path(molecule).suffix.lower() in (".smi", ".csv"):
+        _predict_list(Path(molecule), settings, output, resume, as_json)
+        return
+    _predict_one(molecule, settings, output, name, resume, as_json)
+
+
+def _predict_one(
+    source: str, settings: Any, output: Path | None, name: str | None, resume: bool, as_json: bool
+) -> None:
+    from nucleate.pipeline.predict import predict as run
+
+    with progress_bar() as tell:
+        result = run(source, settings, output, name=name, resume=resume, progress=tell)
+    if as_json:
+        print(json.dumps(result.run))
+    else:
+        show(result.rows, result.run, result.folder)
+    if result.run["interrupted"]:
+        errors.print(
+            f"interrupted; what was found is in {result.folder}, and --resume goes on", style="yellow"
+        )
+        raise typer.Exit(1)
+
+
+def _predict_list(path: Path, settings: Any, output: Path | None, resume: bool, as_json: bool) -> None:
+    from nucleate.pipeline.predict_list import predict_list
+
+    with progress_bar() as tell:
+        summary = predict_list(path, settings, output or Path("results") / path.stem, resume, tell)
+    if as_json:
+        print(json.dumps(summary))
+        return
+    table = Table("name", "crystals", "lowest kJ/mol", "space group", "seconds", "failure", box=None)
+    for row in summary:
+        table.add_row(
+            *(
+                _short(row.get(k))
+                for k in (
+                    "name",
+                    "crystals",
+                    "lattice_energy_kj_mol",
+                    "space_group_symbol",
+                    "seconds",
+                    "failure",
+                )
+            )
+        )
+    out.print(table)
+
+
+@app.command()
+def conform(
+    molecule: Annotated[str, typer.Argument(help="SMILES or a molecule file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="SDF file to write.")] = Path(
+        "conformers.sdf"
+    ),
+    keep: Annotated[int, typer.Option(help="Conformers to keep at most.")] = 10,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Find the low-energy conformers of a molecule.
+
+    Example: nucleate conform "CC(C)Cc1ccc(cc1)C(C)C(=O)O" -o ibuprofen.sdf
+    """
+    from nucleate.pipeline.conform import ConformSettings, conform_to_file
+
+    rows = conform_to_file(molecule, output, ConformSettings(keep=keep), seed)
+    _print_rows(rows, as_json, f"wrote {output}")
+
+
+@app.command()
+def generate(
+    molecule: Annotated[str, typer.Argument(help="SMILES or a molecule file.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the CIF files.")] = Path(
+        "packings"
+    ),
+    n: Annotated[int, typer.Option("-n", "--n", help="Packings to generate.")] = 20,
+    z: Annotated[str | None, typer.Option("--z", help="Formula units in the cell, as in 2,4.")] = None,
+    space_groups: Annotated[
+        str, typer.Option(help="common, or numbers and symbols: 14,2,P212121.")
+    ] = "common",
+    press: Annotated[bool, typer.Option(help="Press overlaps away.")] = True,
+    seed: Seed = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Generate random packings without minimising them.
+
+    Example: nucleate generate "c1ccccc1" -n 50 --space-groups Pbca -o benzene
+    """
+    from nucleate.pipeline.generate_files import GenerateSettings, generate_files
+
+    settings = GenerateSettings.model_validate(
+        {"n": n, "z": _numbers(z, "--z", int), "space_groups": space_groups, "press": press, "seed": seed}
+    )
+    _print_rows(generate_files(molecule, output, settings), as_json, f"wrote {output}")
+
+
+@app.command()
+def relax(
+    files: Files,
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the relaxed CIF files.")] = Path(
+        "relaxed"
+    ),
+    energy: EnergyName = "forcefield",
+    max_steps: Annotated[int, typer.Option(help="Steps at most.")] = 200,
+    time_limit: Annotated[float, typer.Option(help="Seconds for one structure.")] = 600.0,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Relax crystals: rigid molecules in the force field, all atoms with any other model.
+
+    Example: nucleate relax results/aspirin/cif/0001.cif --energy gfn1 -o relaxed
+    """
+    from nucleate.pipeline.crystal_files import relax_files
+    from nucleate.pipeline.relax import RelaxSettings
+
+    settings = RelaxSettings(energy=energy, max_steps=max_steps, time_limit=time_limit, workers=workers)
+    with progress_bar() as tell:
+        rows = relax_files(files, output, settings, lambda i, m: tell("relax", i, m, ""))
+    _print_rows(rows, as_json, f"wrote {output}")
+
+
+@app.command()
+def rank(files: Files, energy: EnergyName = "forcefield", as_json: AsJson = False) -> None:
+    """Order crystals of one substance by energy, as they are.
+
+    Example: nucleate rank results/aspirin/cif --energy chgnet
+    """
+    from nucleate.pipeline.crystal_files import rank_files
+
+    _print_rows(rank_files(files, energy), as_json)
+
+
+@app.command()
+def deduplicate(files: Files, as_json: AsJson = False) -> None:
+    """Group equal crystals (15-molecule packing comparison).
+
+    Example: nucleate deduplicate results/aspirin/cif
+    """
+    from nucleate.pipeline.crystal_files import deduplicate_files
+
+    _print_rows(deduplicate_files(files), as_json)
+
+
+@app.command()
+def match(
+    reference: Annotated[Path, typer.Argument(help="CIF file.")],
+    others: Annotated[list[Path], typer.Argument(help="CIF files, or folders that hold some.")],
+    n: Annotated[int, typer.Option("-n", help="Molecules of the cluster.")] = 15,
+    as_json: AsJson = False,
+) -> None:
+    """Compare packings: how many of n molecules agree, and how well.
+
+    Example: nucleate match experiment.cif results/aspirin/cif
+    """
+    from nucleate.pipeline.crystal_files import match_files
+
+    _print_rows(
+        match_files(reference, others, n), as_json, "criterion: 20 %, 20 degrees, mirror images allowed"
+    )
+
+
+@app.command()
+def report(folder: Annotated[Path, typer.Argument(help="What predict wrote.")]) -> None:
+    """Write report.html again from a result folder.
+
+    Example: nucleate report results/aspirin
+    """
+    from nucleate.report.page import write_report
+
+    print(write_report(folder))
+
+
+# ------------------------------------------------------------------ options and output
+
+
+def _numbers(text: str | None, option: str, kind: type) -> tuple[Any, ...] | None:
+    if text is None:
+        return None
+    try:
+        return tuple(kind(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise InputError(f"{option}: expected numbers separated by commas, as in 2,4; got {text!r}") from None
+
+
+def _seconds(text: str | None) -> float | None:
+    if text is None:
+        return None
+    units = {"s": 1, "m": 60, "h": 3600}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1:] in units else (text, 1)
+    try:
+        value = float(number) * unit
+    except ValueError:
+        value = math.nan
+    if not 0 < value < math.inf:
+        raise InputError(f"--budget: expected a time such as 90s, 10m or 2h; got {text!r}")
+    return value
+
+
+def _cores() -> int:
+    try:
+        return max(1, len(os.sched_getaffinity(0)))
+    except AttributeError:  # not on every system
+        return max(1, os.cpu_count() or 1)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Any]:
+    """A function (stage, done, asked, note) that draws bars with the time left on a terminal, and is silent else."""
+    if not errors.is_terminal:
+        yield lambda *_: None
+        return
+    columns = (
+        TextColumn("{task.description:<8}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    with Progress(*columns, console=errors, transient=True) as bars:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, asked: int, note: str) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=asked, note="")
+            extra = {"note": note} if note else {}
+            bars.update(tasks[stage], completed=done, total=asked, **extra)
+
+        yield tell
+
+
+def show(rows: list[dict[str, Any]], run: dict[str, Any], folder: Path) -> None:
+    """The ten best crystals and where everything is."""
+    counts = run["counts"]
+    head = f"{run['molecule']['name']}: {counts['distinct']} distinct minima from {counts['asked']} starts"
+    out.print(f"[bold]{head}[/bold] in {run['wall_seconds']:.0f} s (energies: {run['energy_model']})")
+    if not rows:
+        out.print("no crystal survived; run.json counts what happened to every start")
+    table = Table(box=None, pad_edge=False)
+    for column in ("rank", "kJ/mol", "lattice", "g/cm³", "group", "Z", "Z'", "found", "reference"):
+        table.add_column(column, justify="left" if column == "group" else "right")
+    for row in rows[:10]:
+        matched = "" if row["n_matched"] is None else f"{row['n_matched']}/15"
+        if row["rmsd_n"] is not None:
+            matched += f" {row['rmsd_n']:.2f} Å"
+        table.add_row(
+            str(row["rank"]), f"{row['energy_kj_mol']:.2f}", f"{row['lattice_energy_kj_mol']:.1f}",
+            f"{row['density_g_cm3']:.3f}", row["space_group_symbol"], str(row["z"]), f"{row['z_prime']:g}",
+            str(row["n_duplicates"] + 1), matched,
+        )  # fmt: skip
+    out.print(table)
+    reference = run.get("reference")
+    if reference:
+        text = (
+            f"found at rank {reference['rank']}, RMSD_15 {reference['rmsd']:.2f} Å"
+            if reference["found"]
+            else "not found"
+        )
+        out.print(f"reference {reference['file']}: {text} ({reference['criterion']})")
+    for note in run["notes"]:
+        out.print(f"note: {note}", style="dim")
+    out.print(run["convergence"]["text"], style="dim")
+    print(f"report: {folder / 'report.html'}")
+
+
+def _print_rows(rows: list[dict[str, Any]], as_json: bool, last: str = "") -> None:
+    if as_json:
+        print(json.dumps([{k: _finite(v) for k, v in row.items()} for row in rows]))
+        return
+    if rows:
+        table = Table(*rows[0], box=None, pad_edge=False)
+        for row in rows:
+            table.add_row(*(_short(v) for v in row.values()))
+        out.print(table)
+    if last:
+        out.print(last)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first complaint of pydantic as one line: option, what was expected, what came."""
+    first = error.errors()[0]
+    option = "--" + "-".join(str(part).replace("_", "-") for part in first["loc"])
+    return f"{option}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {first['input']!r}"
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    print(f"nucleate: {' '.join(message.split())}", file=sys.stderr)
+    sys.exit(code)
+
+
+def main() -> None:
+    """Run the program; turn errors that we understand into one line and an exit code."""
+    import torch
+
+    torch.set_num_threads(1)  # tensors here are small; the work is shared among processes instead
+    warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # type: ignore[assignment]
+    try:
+        app()
+    except InputError as error:
+        _fail(str(error), 2)
+    except ValidationError as error:
+        _fail(_explain(error), 2)
+    except (NucleateError, OSError) as error:
+        _fail(str(error), 1)
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing that was finished is lost, --resume goes on", 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,134 @@
+"""The verbs on CIF files: relax, rank, deduplicate, match. Each returns rows of a table.
+
+A file that cannot be read is a row with its reason, never the end of the others.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from nucleate.crystal.crystal import Crystal
+from nucleate.crystal.io import read_crystal, write_cif
+from nucleate.crystal.standardise import find_symmetry
+from nucleate.errors import InputError
+from nucleate.metrics.packing import PackingReference
+from nucleate.pipeline.reference import SAME_PACKING, is_same
+from nucleate.pipeline.relax import RelaxSettings, composition_key, energies_per_molecule, relax
+
+Row = dict[str, Any]
+
+
+def cif_files(given: Sequence[Path]) -> list[Path]:
+    """The files, and the CIF files inside folders, in order. Raises InputError where there are none."""
+    found: list[Path] = []
+    for path in given:
+        if not path.exists():
+            raise InputError(f"expected an existing CIF file or folder, got {path}")
+        found += sorted(path.glob("*.cif")) if path.is_dir() else [path]
+    if not found:
+        raise InputError(f"expected CIF files, found none in {', '.join(map(str, given))}")
+    return found
+
+
+def read_all(given: Sequence[Path]) -> tuple[list[Path], list[Crystal], list[Row]]:
+    """Crystals that could be read with their paths, and a row for each that could not."""
+    paths, crystals, failed = [], [], []
+    for path in cif_files(given):
+        try:
+            crystals.append(read_crystal(path))
+            paths.append(path)
+        except InputError as error:
+            failed.append({"file": str(path), "failure": str(error)})
+    if not crystals:
+        raise InputError(f"expected at least one readable crystal; {failed[0]['failure']}")
+    return paths, crystals, failed
+
+
+def relax_files(
+    given: Sequence[Path],
+    folder: Path,
+    settings: RelaxSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Row]:
+    """Relaxed CIF files under the same names in `folder`, and what happened to each."""
+    paths, crystals, failed = read_all(given)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows: list[Row] = []
+    for path, before, after in zip(paths, crystals, relax(crystals, settings, progress)):
+        row: Row = {"file": str(path), "energy_kj_mol": after.energy, "converged": after.converged}
+        if math.isfinite(after.energy):
+            target = folder / path.name
+            write_cif(
+                after.crystal, target, energy=after.energy, provenance={"energy_model": settings.energy}
+            )
+            row["volume_change_percent"] = 100 * (after.crystal.density**-1 / before.density**-1 - 1)
+            row["space_group"] = find_symmetry(after.crystal).symbol
+        else:
+            row |= {"volume_change_percent": math.nan, "space_group": ""}
+        rows.append(row | {"failure": after.reason})
+    return rows + failed
+
+
+def rank_files(given: Sequence[Path], energy: str) -> list[Row]:
+    """Crystals by energy, lowest first; all must have the same composition."""
+    paths, crystals, failed = read_all(given)
+    if len({composition_key(c) for c in crystals}) > 1:
+        raise InputError(
+            "expected crystals of one composition, got several; energies of different ones mean nothing"
+        )
+    answers = energies_per_molecule(crystals, energy)
+    order = sorted(range(len(paths)), key=lambda i: (math.isnan(answers[i][0]), answers[i][0]))
+    lowest = answers[order[0]][0]
+    return [
+        {
+            "rank": rank,
+            "file": str(paths[i]),
+            "energy_kj_mol": answers[i][0] - lowest,
+            "lattice_energy_kj_mol": answers[i][0],
+            "density_g_cm3": crystals[i].density,
+            "failure": answers[i][1],
+        }
+        for rank, i in enumerate(order, start=1)
+    ] + failed
+
+
+def deduplicate_files(given: Sequence[Path]) -> list[Row]:
+    """Each file with the first file that it equals (15 of 15 molecules, RMSD_15 below 0.8 Å)."""
+    paths, crystals, failed = read_all(given)
+    leaders: list[tuple[int, PackingReference]] = []
+    rows: list[Row] = []
+    for i, crystal in enumerate(crystals):
+        row: Row = {"file": str(paths[i]), "same_as": "", "rmsd": math.nan}
+        for k, leader in leaders:
+            if abs(crystals[k].density / crystal.density - 1) > 0.1:
+                continue
+            match = leader.compare(crystal)
+            if is_same(match, SAME_PACKING):
+                row |= {"same_as": str(paths[k]), "rmsd": match.rmsd}
+                break
+        else:
+            leaders.append((i, PackingReference(crystal)))
+        rows.append(row)
+    return rows + failed
+
+
+def match_files(reference: Path, others: Sequence[Path], n: int = 15) -> list[Row]:
+    """Packing comparison of every crystal with the reference."""
+    prepared = PackingReference(read_crystal(reference), n)
+    paths, crystals, failed = read_all(others)
+    rows: list[Row] = []
+    for path, crystal in zip(paths, crystals):
+        m = prepared.compare(crystal)
+        rows.append(
+            {
+                "file": str(path),
+                "matched": m.n_matched,
+                "of": m.n,
+                "rmsd_A": m.rmsd,
+                "rmsd_1_A": m.rmsd_1,
+                "mirrored": m.mirrored,
+                "same": is_same(m),
+            }
+        )
+    return rows + failed

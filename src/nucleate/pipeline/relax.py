@@ -1,0 +1,106 @@
+"""Relax given crystals: rigid molecules in the built-in force field, or all atoms with any energy model."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, PositiveFloat, PositiveInt
+
+from nucleate.crystal.crystal import Crystal
+from nucleate.crystal.standardise import formula_units, represent_symmetric
+from nucleate.errors import InputError
+from nucleate.physics.energy import ProcessSettings, energy_model
+from nucleate.physics.forcefield import FINAL, ForceField
+from nucleate.physics.minimise import TIGHT, minimise
+from nucleate.physics.parameters import KJ_PER_MOL
+from nucleate.physics.relax_atoms import RelaxAtomsSettings, relax_atoms
+
+
+class RelaxSettings(BaseModel, frozen=True, extra="forbid"):
+    """`energy` "forcefield" keeps molecules rigid and the space group; any other name frees all atoms."""
+
+    energy: str = "forcefield"
+    fmax: PositiveFloat = 0.05  # eV/Å, all-atom
+    max_steps: PositiveInt = 200
+    time_limit: PositiveFloat = 600.0  # s a structure
+    workers: PositiveInt = 1
+
+
+@dataclass(frozen=True, eq=False)
+class RelaxedCrystal:
+    """One crystal after relaxation; `energy` in kJ/mol per molecule, NaN where it failed for `reason`."""
+
+    crystal: Crystal
+    energy: float
+    converged: bool
+    reason: str
+
+
+def relax(
+    crystals: Sequence[Crystal],
+    settings: RelaxSettings | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[RelaxedCrystal]:
+    """Relax each crystal; one result for each, in order, failures included."""
+    settings = settings or RelaxSettings()
+    done: list[RelaxedCrystal] = []
+    if settings.energy == "forcefield":
+        for crystal in crystals:
+            done.append(_rigid(crystal, settings))
+            if progress is not None:
+                progress(len(done), len(crystals))
+        return done
+    process = ProcessSettings(workers=settings.workers, time_limit=settings.time_limit)
+    steps = RelaxAtomsSettings(
+        fmax=settings.fmax, max_steps=settings.max_steps, time_limit=settings.time_limit
+    )
+    with energy_model(settings.energy, process=process) as model:
+        model.start()
+        for first in range(0, len(crystals), settings.workers):
+            for r in relax_atoms(crystals[first : first + settings.workers], model, steps):
+                energy = math.nan if r.energy is None else _per_molecule(r.energy, r.crystal)
+                done.append(RelaxedCrystal(r.crystal, energy, r.converged, r.reason))
+            if progress is not None:
+                progress(len(done), len(crystals))
+    return done
+
+
+def _rigid(crystal: Crystal, settings: RelaxSettings) -> RelaxedCrystal:
+    try:
+        packing, _ = represent_symmetric(crystal)
+        field = ForceField.for_molecules(packing.species)
+    except InputError as error:
+        return RelaxedCrystal(crystal, math.nan, False, str(error))
+    result = minimise(packing, field, TIGHT._replace(max_steps=settings.max_steps))
+    if bool(result.collapsed[0]):
+        return RelaxedCrystal(crystal, math.nan, False, "the cell collapsed")
+    energy = field.energy(result.packings, FINAL).item() * len(packing.group)
+    relaxed = result.packings.crystal(0, **(crystal.info or {}))
+    converged = bool(result.converged[0])
+    reason = "" if converged else f"not converged in {int(result.steps[0])} steps"
+    return RelaxedCrystal(relaxed, _per_molecule(energy, relaxed), converged, reason)
+
+
+def _per_molecule(energy: float, crystal: Crystal) -> float:
+    return energy / crystal.n_molecules / KJ_PER_MOL
+
+
+def energies_per_molecule(
+    crystals: Sequence[Crystal], name: str, process: ProcessSettings | None = None
+) -> list[tuple[float, str]]:
+    """kJ/mol per molecule of each crystal as it is, by a named model; NaN with a reason where it failed."""
+    with energy_model(name, process=process or ProcessSettings()) as model:
+        model.start()
+        answers = model.evaluate(list(crystals))
+    return [
+        (math.nan if a.energy is None else _per_molecule(a.energy, c), a.failure or "")
+        for a, c in zip(answers, crystals)
+    ]
+
+
+def composition_key(crystal: Crystal) -> tuple[Any, ...]:
+    """Elements of a formula unit: crystals can only be ranked against others with the same."""
+    units = formula_units(crystal)
+    counts = crystal.numbers.bincount()
+    return tuple((z, n // units) for z, n in enumerate(counts.tolist()) if n)
