@@ -13,7 +13,7 @@ from typing import Any
 import moyopy
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nucleate.crystal.crystal import Crystal
@@ -73,9 +73,17 @@ def find_symmetry(crystal: Crystal, symprec: float = SYMPREC) -> Symmetry:
     else:
         number, group = data.number, _group_of(data)
     standard = SpaceGroup.from_name(number)
-    units = formula_units(crystal)
-    z = round(units * len(standard) / len(group))
+    z = round(formula_units(crystal) * _centrings(standard) / _centrings(group))
     return Symmetry(number, standard.symbol, group, z, z / len(standard), used)
+
+
+def _is_identity(W: Int[Tensor, "ops 3 3"]) -> Bool[Tensor, " ops"]:
+    return (torch.eye(3, dtype=W.dtype) == W).all((1, 2))
+
+
+def _centrings(group: SpaceGroup) -> int:
+    """How many of the operations are pure translations, the identity included."""
+    return int(_is_identity(group.rotations).sum())
 
 
 def formula_units(crystal: Crystal) -> int:
@@ -93,12 +101,9 @@ def primitive_niggli(crystal: Crystal, symprec: float = SYMPREC) -> tuple[Crysta
     that are translations of each other one remains.
     """
     group = find_symmetry(crystal, symprec).group
-    identity = torch.eye(3, dtype=torch.long)
-    pure = [w for W, w in zip(group.rotations, group.translations) if torch.equal(W, identity)]
+    pure = group.translations[_is_identity(group.rotations)]
     lattice = crystal.lattice.double()
-    primitive = _shortest_basis(
-        torch.cat([lattice, torch.stack(pure) @ lattice]), float(crystal.volume) / len(pure)
-    )
+    primitive = _shortest_basis(torch.cat([lattice, pure @ lattice]), float(crystal.volume) / len(pure))
     reduced = torch.tensor(moyopy.niggli_reduce(primitive.tolist())[0], dtype=torch.float64).reshape(3, 3)
     transform = _rational(reduced @ torch.linalg.inv(lattice), len(pure))
     return _in_cell(crystal, transform, len(pure)), transform
@@ -160,7 +165,7 @@ def _operations(data: Any) -> tuple[Int[Tensor, "ops 3 3"], Float[Tensor, "ops 3
     W = torch.tensor(np.array(data.operations.rotations)).long()
     w = torch.tensor(np.array(data.operations.translations), dtype=torch.float64)
     w = (w + 1e-6) % 1.0 - 1e-6
-    plain = (torch.eye(3, dtype=torch.long) == W).all((1, 2)) & (w.abs() < 1e-3).all(1)
+    plain = _is_identity(W) & (w.abs() < 1e-3).all(1)
     order = torch.argsort(plain.long(), descending=True, stable=True)
     return W[order], w[order]
 
@@ -216,7 +221,7 @@ def _symmetrised(crystal: Crystal, data: Any) -> SymmetricCrystal | None:
     lattice = torch.linalg.cholesky(new_metric)
     if not _same_operations(group, W, w, inverse, linear, origin):
         return None
-    z = round(formula_units(crystal) * len(group) / len(W))
+    z = round(formula_units(crystal) * _centrings(group) / int(_is_identity(W).sum()))
     molecules = torch.unique(crystal.molecule[kept])
     whole = int(torch.isin(crystal.molecule, molecules).sum()) == len(kept)
     new_frac = _near_cell(new_frac, crystal.molecule[kept])

@@ -1,0 +1,88 @@
+"""Primitive Niggli cell and symmetry: invariances under any description of the same crystal."""
+
+import pytest
+import torch
+
+from nucleate.crystal.crystal import Crystal
+from nucleate.crystal.perceive import find_neighbours
+from nucleate.crystal.standardise import find_symmetry, formula_units, primitive_niggli, select_molecules
+from tests.crystal.conftest import EXPECTED, distances, farthest
+
+
+def sheared(crystal: Crystal) -> Crystal:
+    """The same crystal in another cell of the same volume."""
+    change = torch.tensor([[1.0, 0, 0], [1, 1, 0], [0, -1, 1]], dtype=torch.float64)
+    return crystal.replace(lattice=change @ crystal.lattice, frac=crystal.frac @ torch.linalg.inv(change))
+
+
+def doubled(crystal: Crystal) -> Crystal:
+    """A supercell of two cells along a."""
+    half = torch.tensor([0.5, 0, 0], dtype=torch.float64)
+    scale = torch.tensor([0.5, 1, 1], dtype=torch.float64)
+    n = len(crystal)
+    return crystal.replace(
+        lattice=crystal.lattice / scale[:, None],
+        frac=torch.cat([crystal.frac * scale, crystal.frac * scale + half]),
+        numbers=crystal.numbers.repeat(2),
+        molecule=torch.cat([crystal.molecule, crystal.molecule + crystal.n_molecules]),
+        bonds=torch.cat([crystal.bonds, crystal.bonds + n]),
+        bond_types=crystal.bond_types * 2,
+        charges=None if crystal.charges is None else crystal.charges.repeat(2),
+    )
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_niggli_cell_is_the_same_for_every_description(name: str, crystals: dict[str, Crystal]) -> None:
+    crystal = crystals[name]
+    reduced, transform = primitive_niggli(crystal)
+    torch.testing.assert_close(reduced.lattice, transform @ crystal.lattice)
+    assert torch.linalg.det(reduced.lattice) > 0
+    assert reduced.density == pytest.approx(crystal.density)
+    lengths = reduced.lattice.norm(dim=1)
+    assert (lengths.diff() > -1e-6).all()
+    for other in (sheared(crystal), doubled(crystal)):
+        again, _ = primitive_niggli(other)
+        assert len(again) == len(reduced)
+        metric, theirs = (c.lattice @ c.lattice.T for c in (reduced, again))
+        torch.testing.assert_close(theirs.abs(), metric.abs(), atol=1e-5, rtol=1e-6)
+        torch.testing.assert_close(distances(again), distances(reduced), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_symmetry_does_not_depend_on_the_cell(name: str, crystals: dict[str, Crystal]) -> None:
+    number, z, z_prime, *_ = EXPECTED[name]
+    for crystal in (sheared(crystals[name]), doubled(crystals[name]), primitive_niggli(crystals[name])[0]):
+        found = find_symmetry(crystal)
+        assert (found.number, found.z) == (number, z)
+        assert found.z_prime == pytest.approx(z_prime)
+
+
+def test_operations_hold_in_the_given_cell(crystals: dict[str, Crystal]) -> None:
+    for crystal in crystals.values():
+        group = find_symmetry(crystal).group
+        for image in group.expand(crystal.frac):
+            assert farthest(crystal.replace(frac=image), crystal) < 1e-3
+
+
+def test_formula_units_of_a_salt_count_pairs(crystals: dict[str, Crystal]) -> None:
+    assert formula_units(crystals["2003526"]) == 4
+
+
+def test_selected_molecules_keep_their_bonds(crystals: dict[str, Crystal]) -> None:
+    crystal = crystals["1100994"].replace()
+    some = select_molecules(crystal, torch.tensor([0, 3]))
+    assert some.n_molecules == 2
+    ends = some.positions[some.bonds]
+    assert (ends[:, 0] - ends[:, 1]).norm(dim=-1).max() < 1.7
+    assert len(some.bond_types) == len(some.bonds)
+
+
+def test_neighbours_agree_with_a_plain_sum_over_images(crystals: dict[str, Crystal]) -> None:
+    crystal = crystals["2100840"]
+    found = find_neighbours(crystal.lattice.numpy(), crystal.frac.numpy(), 7.0)
+    cells = torch.cartesian_prod(*[torch.arange(-3.0, 4)] * 3).double()
+    apart = crystal.frac[None, :, None] + cells - crystal.frac[:, None, None]
+    length = (apart @ crystal.lattice).norm(dim=-1)
+    assert 2 * len(found) == int(((length < 7.0) & (length > 1e-9)).sum())
+    ends = crystal.frac[found.j] + torch.from_numpy(found.shift) - crystal.frac[found.i]
+    torch.testing.assert_close((ends @ crystal.lattice).norm(dim=-1), torch.from_numpy(found.distance))
