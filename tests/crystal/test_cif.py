@@ -237,6 +237,14 @@ def test_refusals_have_a_reason_and_one_line(reason: str) -> None:
     assert str(caught.value).startswith("expected")
 
 
+def test_a_missing_heavy_atom_is_incomplete_unless_the_formula_is_distrusted() -> None:
+    text = edited(("O1 O 0 0.5 0.5963 1 . d\n", ""))
+    with pytest.raises(InputError) as caught:
+        read_crystal(text)
+    assert caught.value.reason == "incomplete"
+    assert len(read_crystal(text, check_contents=False)) == 14
+
+
 def test_missing_hydrogens_are_seen_without_a_formula() -> None:
     text = (DATA / "cod_7210454.cif").read_text()
     lines = [line for line in text.splitlines() if not line.lstrip().startswith(("H", "_chemical_formula"))]
@@ -251,6 +259,12 @@ def test_the_major_component_is_read_on_request() -> None:
     with pytest.raises(InputError, match="disorder='major'"):
         read_crystal(text)
     assert farthest(read_crystal(text, disorder="major"), read_crystal(UREA)) < 1e-9
+
+
+def test_disorder_about_a_special_position_is_never_resolved() -> None:
+    text = edited(("O1 O 0 0.5 0.5963 1 . d", "O1 O 0 0.5 0.5963 0.5 -1 d"))
+    with pytest.raises(InputError, match="special position"):
+        read_crystal(text, disorder="major")
 
 
 def test_blocks_are_chosen_by_name_or_by_having_atoms() -> None:

@@ -151,3 +151,9 @@ def test_batches_refuse_what_does_not_fit(crystals: dict[str, Crystal]) -> None:
         )
     with pytest.raises(ValueError, match="at least one"):
         CrystalBatch.from_list([])
+
+
+def test_automorphisms_see_through_charges_and_bond_orders() -> None:
+    (nitrobenzene,) = read_molecule("[O-][N+](=O)c1ccccc1")
+    assert len(nitrobenzene.automorphisms) == 4
+    assert nitrobenzene.automorphisms[0].tolist() == list(range(14))

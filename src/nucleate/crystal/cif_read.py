@@ -38,15 +38,15 @@ class Site:
 
 
 def read_crystal(
-    source: str | Path, *, block: str | None = None, disorder: str = "refuse", check_hydrogens: bool = True
+    source: str | Path, *, block: str | None = None, disorder: str = "refuse", check_contents: bool = True
 ) -> Crystal:
     """The crystal in a CIF file (path) or CIF text.
 
     `block` names the data block; without it the first one with atoms is read. `disorder="major"` keeps the
     major component of a disordered structure instead of refusing it. Raises InputError with `reason` one of
     "empty file", "unreadable", "no atoms", "unknown element", "disordered", "clash", "polymeric", "missing
-    hydrogens", "incomplete". `info` gets id, space_group (number), symbol, formula and, where something was
-    odd, warnings.
+    hydrogens", "incomplete" (atoms of the formula lack). `check_contents=False` leaves out the last two.
+    `info` gets id, space_group (number), symbol, formula and, where something was odd, warnings.
     """
     if disorder not in ("refuse", "major"):
         raise InputError(f"expected disorder='refuse' or 'major', got {disorder!r}")
@@ -64,7 +64,7 @@ def read_crystal(
         info,
         check_hydrogens=False,
     )
-    return _check_contents(crystal, data, check_hydrogens)
+    return _check_contents(crystal, data, check_contents)
 
 
 def _text_of(source: str | Path) -> tuple[str, str]:
@@ -340,38 +340,40 @@ def _formula(data: cif.Block) -> dict[str, float] | None:
     return counts or None
 
 
-def _check_contents(crystal: Crystal, data: cif.Block, check_hydrogens: bool) -> Crystal:
-    """Compare with the file's formula: fewer hydrogens or missing parts are refused, other quarrels noted."""
-    formula = _formula(data)
+def _check_contents(crystal: Crystal, data: cif.Block, strict: bool) -> Crystal:
+    """Compare with the file's formula and valences; what lacks is refused if `strict`, other quarrels
+    noted.
+    """
     info = dict(crystal.info or {})
+    formula = _formula(data)
     if formula is not None:
         info["formula"] = " ".join(f"{e}{n:g}" for e, n in sorted(formula.items()))
         quarrel = _formula_quarrel(crystal, formula, _number(data.find_value("_cell_formula_units_Z")))
-        if quarrel.startswith("missing") and check_hydrogens:
-            raise InputError(quarrel.removeprefix("missing "), reason="missing hydrogens")
-        if quarrel:
-            info["warnings"] = [*info.get("warnings", []), quarrel]
-    if check_hydrogens:
+        if quarrel is not None and quarrel.reason and strict:
+            raise quarrel
+        if quarrel is not None:
+            info["warnings"] = [*info.get("warnings", []), str(quarrel)]
+    if strict:
         refuse_missing_hydrogens(crystal)
     return crystal.replace(info=info)
 
 
-def _formula_quarrel(crystal: Crystal, formula: dict[str, float], units: float | None) -> str:
-    """'' where contents = Z × formula; otherwise one line, led by 'missing' if it is hydrogens that lack."""
+def _formula_quarrel(crystal: Crystal, formula: dict[str, float], units: float | None) -> InputError | None:
+    """None where contents = Z × formula, else what is wrong; its reason is empty where nothing is missing."""
     found = Counter(gemmi.Element(int(z)).name for z in crystal.numbers)
-    heavy = [e for e in formula if e != "H"]
-    ratios = {found[e] / formula[e] for e in heavy} or {units or 1.0}
+    ratios = {found[e] / n for e, n in formula.items() if e != "H"} or {units or 1.0}
     z = ratios.pop() if len(ratios) == 1 else units
     expected = {e: n * z for e, n in formula.items()} if z else {}
     wrong = {e: (n, found[e]) for e, n in expected.items() if abs(n - found[e]) > 0.01 * max(n, 1)}
-    if not wrong and not set(found) - set(formula):
-        return ""
-    described = ", ".join(f"{e} {have} of {want:g}" for e, (want, have) in sorted(wrong.items()))
-    lacking = wrong.get("H", (0, 0))
-    if set(wrong) == {"H"} and lacking[1] < lacking[0]:
-        return (
-            f"missing expected the hydrogens of the formula {dict(formula)}, got {described} in the "
-            "cell; add the "
-            "missing hydrogens to the file"
+    extra = set(found) - set(formula)
+    if not wrong and not extra:
+        return None
+    described = ", ".join(f"{have} {e} instead of {want:g}" for e, (want, have) in sorted(wrong.items()))
+    lacking = {e for e, (want, have) in wrong.items() if have < want}
+    if lacking and not extra:
+        return InputError(
+            f"expected the atoms of the formula, got {described} in the cell; complete the file, or pass "
+            "check_contents=False if its formula is wrong",
+            reason="missing hydrogens" if set(wrong) == {"H"} else "incomplete",
         )
-    return f"the atoms do not agree with the formula: {described or sorted(set(found) - set(formula))}"
+    return InputError(f"the atoms do not agree with the formula: {described or sorted(extra)}", reason="")

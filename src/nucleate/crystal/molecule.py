@@ -9,6 +9,8 @@ from rdkit import Chem
 from rdkit.Chem import rdMolDescriptors
 from torch import Tensor
 
+from nucleate.crystal.graph import skeleton
+
 MAX_AUTOMORPHISMS = 5000
 
 
@@ -78,13 +80,15 @@ class Molecule:
 
     @cached_property
     def automorphisms(self) -> Int[Tensor, "maps atoms"]:
-        """Permutations of the atoms that keep the graph, identity first; at most `MAX_AUTOMORPHISMS`.
+        """Permutations of the atoms that keep elements and bonds, identity first; at most
+        `MAX_AUTOMORPHISMS`.
 
-        Hydrogens count as atoms, so a methyl group brings a factor of six. Stereo is not looked at: whether a
-        map is a rotation or a reflection is decided by the conformer it is applied to.
+        Bond orders and charges are not looked at: the oxygens of a nitro group or carboxylate are equal, and
+        tautomers differ in where the hydrogens are. Hydrogens count as atoms, so a methyl group brings a
+        factor of six. Stereo is not looked at: whether a map is a rotation or a reflection is decided by
+        the conformer it is applied to.
         """
-        bare = Chem.RWMol(self.graph)
-        Chem.RemoveStereochemistry(bare)
+        bare = skeleton(self.numbers.tolist(), self.bonds.tolist())
         maps = bare.GetSubstructMatches(bare, uniquify=False, maxMatches=MAX_AUTOMORPHISMS)
         identity = tuple(range(len(self)))
         return torch.tensor([identity, *(m for m in maps if m != identity)])
