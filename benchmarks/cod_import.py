@@ -6,7 +6,7 @@ The index, if given, has columns cod_id, formula_unit ("C9H8O4x4;H2O1x4": molecu
 and z_prime; disagreements are listed. Round trips, for every file that is read:
 
     cif     crystal -> write -> read: same density, same distances below 5 Å (farthest disagreement in Å)
-    rigid   crystal -> rigid bodies in P1 -> crystal: farthest atom minus nothing (Å); copies merged into one
+    rigid   crystal -> rigid bodies in P1 -> crystal: farthest atom (Å); copies merged into one
             conformer (0.15 Å RMSD) show up here
     unit    crystal -> rigid bodies of the asymmetric unit -> crystal
     ase     atoms of the written file as ASE reads them
