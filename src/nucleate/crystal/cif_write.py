@@ -7,9 +7,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Mapping
-from functools import reduce
 from importlib.metadata import version
-from math import gcd
 from pathlib import Path
 
 import gemmi
@@ -210,10 +208,3 @@ def _write_bonds(block: cif.Block, crystal: Crystal, unit: SymmetricCrystal, lab
         loop = block.init_loop("_geom_bond_", ["atom_site_label_1", "atom_site_label_2", "distance"])
         for row in rows:
             loop.add_row(row)
-
-
-def formula_unit(crystal: Crystal) -> str:
-    """Reduced formula of the cell contents in Hill order, e.g. 'C H4 N2 O'."""
-    counts = Counter(crystal.numbers.tolist())
-    units = reduce(gcd, counts.values())
-    return _formula({z: n // units for z, n in counts.items()})
