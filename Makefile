@@ -1,20 +1,24 @@
-# Two commands on a fresh machine: `make demo` and `make test`.
-PYTHON ?= python3.11
+# Two commands on a fresh machine: `make demo` and `make test`. They need Python 3.11 or later, pip, git and gcc.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 ASPIRIN := CC(=O)Oc1ccccc1C(=O)O
 DEMO_ARGS ?= --budget 5m -o results/aspirin
 
+# The CPU build is asked for by its full version, so that no index can answer with gigabytes of CUDA. macOS has no other.
+TORCH ?= $(if $(filter Darwin,$(shell uname -s)),torch==2.13.0,torch==2.13.0+cpu)
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+
 .PHONY: demo test lint clean
 
-# torch first, so that pip does not fetch a CUDA build for a CPU machine.
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt torch==2.13.0 || $(BIN)/pip install --quiet -c constraints.txt torch
+	$(BIN)/pip install --quiet --retries 1 --no-deps --extra-index-url $(TORCH_INDEX) "$(TORCH)"
 	$(BIN)/pip install --quiet -c constraints.txt -e ".[dev]"
 	touch $@
 
+# The same command again takes up what is there, so a second run only writes the files once more.
 demo: .venv/.installed
-	$(BIN)/nucleate predict "$(ASPIRIN)" $(DEMO_ARGS)
+	$(BIN)/nucleate predict "$(ASPIRIN)" --name aspirin $(DEMO_ARGS)
 
 test: .venv/.installed
 	$(BIN)/pytest
