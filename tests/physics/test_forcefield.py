@@ -179,7 +179,9 @@ def test_rigid_gradient_is_the_slope(group, units, press, formamide):
             centroid,
             rotation,
         )
-        lists = rigid_body.neighbour_lists(setting, lattice, centroid, rotation, body, arrays.group, work[0])
+        lists = rigid_body.neighbour_lists(
+            setting, lattice, centroid, rotation, body, arrays.group, field.tables, work[0]
+        )
         gradient = np.empty(n)
         energy = rigid_body.potential_energy(
             setting,

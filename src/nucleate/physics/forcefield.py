@@ -183,12 +183,13 @@ class BodyArrays(NamedTuple):
         W, w, _ = self.group
         cutoff, alpha, k_max = accuracy
         x, inverse, R, images, weights = self.frame(b, cutoff, True)
-        pairs = kernels.atom_pairs(x, self.start, self.lattice[b], R, w, images, cutoff)
-        neighbours = (images, weights, *pairs)
-        force, virial = np.zeros_like(x), np.zeros((3, 3))
         q, c, lattice = self.q[b], self.c, self.lattice[b]
-        pair_arguments = (self.types, q, *tables, alpha, cutoff, force, virial)
-        energy = kernels.real_energy(x, self.start, lattice, R, w, neighbours, *pair_arguments)
+        at_i, at_j, first = kernels.atom_pairs(x, self.start, lattice, R, w, images, cutoff)
+        coefficients = kernels.pair_coefficients(at_i, at_j, self.types, q, *tables[:3])
+        neighbours = (images, weights, at_i, at_j, first)
+        force, virial = np.zeros_like(x), np.zeros((3, 3))
+        pair_arguments = (neighbours, coefficients, self.types, tables[3], alpha, cutoff, force, virial)
+        energy = kernels.real_energy(x, self.start, lattice, R, w, *pair_arguments)
         waves, sizes = kernels.reciprocal_vectors(inverse, W, k_max)
         energy += kernels.reciprocal_energy(
             x, lattice, inverse, W, w, waves, sizes, q, c, alpha, force, virial

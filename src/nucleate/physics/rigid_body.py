@@ -16,6 +16,7 @@ from nucleate.physics.kernels import (
     cartesian_rotations,
     find_images,
     overlap_energy,
+    pair_coefficients,
     place,
     real_energy,
     reciprocal_energy,
@@ -49,8 +50,8 @@ def potential_energy(level, lattice, centroid, rotation, body, group, tables, li
     press, cutoff, alpha, _, stiffness, pressure = level
     local, start, radius, gyration, q, c, types, size = body
     W, w, _ = group
-    A, B, C, soft = tables
-    neighbours, waves, sizes = lists
+    soft = tables[3]
+    neighbours, coefficients, waves, sizes = lists
     x, force, virial, rigid_virial, centre_force, torque, R = work
     inverse = np.linalg.inv(lattice)
     cartesian_rotations(W, lattice, inverse, R)
@@ -66,9 +67,8 @@ def potential_energy(level, lattice, centroid, rotation, body, group, tables, li
         for d in range(3):
             virial[d, d] += work_done
     else:
-        energy = real_energy(
-            x, start, lattice, R, w, neighbours, types, q, A, B, C, soft, alpha, cutoff, force, virial
-        )
+        pair_arguments = (neighbours, coefficients, types, soft, alpha, cutoff, force, virial)
+        energy = real_energy(x, start, lattice, R, w, *pair_arguments)
         energy += reciprocal_energy(x, lattice, inverse, W, w, waves, sizes, q, c, alpha, force, virial)
     rigid_gradient(x, start, centroid, lattice, force, virial, centre_force, torque, rigid_virial)
     modes = len(basis)
@@ -82,10 +82,10 @@ def potential_energy(level, lattice, centroid, rotation, body, group, tables, li
 
 
 @compiled
-def neighbour_lists(level, lattice, centroid, rotation, body, group, x):
+def neighbour_lists(level, lattice, centroid, rotation, body, group, tables, x):
     """Images within the cutoff and the skin, and the waves of the reciprocal sum (none for the press)."""
     press, cutoff, _, k_max, _, _ = level
-    local, start, radius, _, _, _, _, _ = body
+    local, start, radius, _, q, _, types, _ = body
     W, w, inverses = group
     inverse = np.linalg.inv(lattice)
     place(local, start, centroid, rotation, lattice, x)
@@ -94,9 +94,10 @@ def neighbour_lists(level, lattice, centroid, rotation, body, group, x):
     )
     R = np.empty((len(W), 3, 3))
     cartesian_rotations(W, lattice, inverse, R)
-    pairs, first = atom_pairs(x, start, lattice, R, w, images, cutoff + SKIN)
+    at_i, at_j, first = atom_pairs(x, start, lattice, R, w, images, cutoff + SKIN)
+    coefficients = pair_coefficients(at_i, at_j, types, q, tables[0], tables[1], tables[2])
     waves, sizes = reciprocal_vectors(inverse, W, 0.0 if press > 0 else k_max)
-    return (images, weights, pairs, first), waves, sizes
+    return (images, weights, at_i, at_j, first), coefficients, waves, sizes
 
 
 @compiled
@@ -117,7 +118,11 @@ def take_step(step, lattice, centroid, rotation, gyration, basis, new_lattice, n
 
 @compiled
 def drift(step, modes, reach, radius, gyration):
-    """Upper bound (Å) on how much two atoms within reach have moved relative to each other."""
+    """About how much (Å) two atoms within reach have moved relative to each other.
+
+    Twice this would be a strict bound; pairs that enter between two makings of the lists do so at the cutoff, where
+    Ewald's real-space terms have died out.
+    """
     strain = 0.0
     for m in range(modes):
         strain += (step[m] / STRAIN_LENGTH) ** 2
@@ -127,7 +132,7 @@ def drift(step, modes, reach, radius, gyration):
         shift = math.sqrt(np.sum(step[first : first + 3] ** 2))
         angle = math.sqrt(np.sum(step[first + 3 : first + 6] ** 2)) / gyration[m]
         far = max(far, shift + angle * radius[m])
-    return math.sqrt(strain) * (reach + 2 * np.max(radius)) + 2 * far
+    return math.sqrt(strain) * (reach / 2 + np.max(radius)) + far
 
 
 @compiled
@@ -168,7 +173,7 @@ def minimise_one(
     )
     if hopeless(lattice, np.linalg.inv(lattice), radius, ops):
         return 0.0, 0.0, 0, COLLAPSED, 0
-    lists = neighbour_lists(level, lattice, centroid, rotation, body, group, x)
+    lists = neighbour_lists(level, lattice, centroid, rotation, body, group, tables, x)
     energy = potential_energy(
         level, lattice, centroid, rotation, body, group, tables, lists, work, gradient, basis
     )
@@ -200,7 +205,9 @@ def minimise_one(
             if not hopeless(new_lattice, np.linalg.inv(new_lattice), radius, ops):
                 trial_moved = moved + far
                 if trial_moved > SKIN:
-                    lists = neighbour_lists(level, new_lattice, new_centroid, new_rotation, body, group, x)
+                    lists = neighbour_lists(
+                        level, new_lattice, new_centroid, new_rotation, body, group, tables, x
+                    )
                     moved, trial_moved = far, 0.0
                     if len(lists[0][0]) > MAX_IMAGES:
                         return energy, largest, steps, COLLAPSED, evaluations
