@@ -31,7 +31,6 @@ from nucleate.errors import InputError, NucleateError
 
 app = typer.Typer(
     help="From a molecule to its crystals.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
@@ -39,9 +38,12 @@ app = typer.Typer(
 errors = Console(stderr=True)
 out = Console()
 
+UsageError: type[Any] = typer.BadParameter.__mro__[1]  # of click, wherever this version of typer keeps it
+INTERRUPTED = 130  # what typer makes of Ctrl-C
+
 Files = Annotated[list[Path], typer.Argument(help="CIF files, or folders that hold some.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-Seed = Annotated[int, typer.Option(help="The same seed gives the same files.")]
+Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same files.")]
 EnergyName = Annotated[
     str, typer.Option(help="forcefield, gfn1, gfn2, chgnet, mace, orb, uma, aimnet2 or ase:module:Class.")
 ]
@@ -49,11 +51,15 @@ EnergyName = Annotated[
 
 @app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         print(__version__)
         raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
 
 
 @app.command()
@@ -107,7 +113,7 @@ def predict(
             "keep": keep,
             "rank": {"relax_steps": relax_steps},
             "sequence": sequence,
-            "workers": workers or _cores(),
+            "workers": _cores() if workers is None else workers,
             "seed": seed,
         }
     )
@@ -140,6 +146,15 @@ def _predict_list(path: Path, settings: Any, output: Path | None, resume: bool, 
 
     with progress_bar() as tell:
         summary = predict_list(path, settings, output or Path("results") / path.stem, resume, tell)
+    _show_list(summary, as_json)
+    interrupted = summary[-1]["failure"] == "interrupted"
+    if interrupted:
+        errors.print("interrupted; --resume goes on", style="yellow")
+    if interrupted or all(row["failure"] for row in summary):
+        raise typer.Exit(1)
+
+
+def _show_list(summary: list[dict[str, Any]], as_json: bool) -> None:
     if as_json:
         print(json.dumps(summary))
         return
@@ -259,7 +274,7 @@ def deduplicate(files: Files, as_json: AsJson = False) -> None:
 def match(
     reference: Annotated[Path, typer.Argument(help="CIF file.")],
     others: Annotated[list[Path], typer.Argument(help="CIF files, or folders that hold some.")],
-    n: Annotated[int, typer.Option("-n", help="Molecules of the cluster.")] = 15,
+    n: Annotated[int, typer.Option("-n", min=1, max=200, help="Molecules of the cluster.")] = 15,
     as_json: AsJson = False,
 ) -> None:
     """Compare packings: how many of n molecules agree, and how well.
@@ -291,9 +306,12 @@ def _numbers(text: str | None, option: str, kind: type) -> tuple[Any, ...] | Non
     if text is None:
         return None
     try:
-        return tuple(kind(part) for part in text.split(",") if part.strip())
+        numbers = tuple(kind(part) for part in text.split(",") if part.strip())
     except ValueError:
-        raise InputError(f"{option}: expected numbers separated by commas, as in 2,4; got {text!r}") from None
+        numbers = ()
+    if not numbers:
+        raise InputError(f"{option}: expected numbers separated by commas, as in 1,2; got {text!r}")
+    return numbers
 
 
 def _seconds(text: str | None) -> float | None:
@@ -333,8 +351,9 @@ def progress_bar() -> Iterator[Any]:
         def tell(stage: str, done: int, asked: int, note: str) -> None:
             if stage not in tasks:
                 tasks[stage] = bars.add_task(stage, total=asked, note="")
-            extra = {"note": note} if note else {}
-            bars.update(tasks[stage], completed=done, total=asked, **extra)
+            bars.update(tasks[stage], completed=done, total=asked)
+            if note:
+                bars.update(tasks[stage], note=note)
 
         yield tell
 
@@ -344,21 +363,10 @@ def show(rows: list[dict[str, Any]], run: dict[str, Any], folder: Path) -> None:
     counts = run["counts"]
     head = f"{run['molecule']['name']}: {counts['distinct']} distinct minima from {counts['asked']} starts"
     out.print(f"[bold]{head}[/bold] in {run['wall_seconds']:.0f} s (energies: {run['energy_model']})")
-    if not rows:
-        out.print("no crystal survived; run.json counts what happened to every start")
-    table = Table(box=None, pad_edge=False)
-    for column in ("rank", "kJ/mol", "lattice", "g/cm³", "group", "Z", "Z'", "found", "reference"):
-        table.add_column(column, justify="left" if column == "group" else "right")
-    for row in rows[:10]:
-        matched = "" if row["n_matched"] is None else f"{row['n_matched']}/15"
-        if row["rmsd_n"] is not None:
-            matched += f" {row['rmsd_n']:.2f} Å"
-        table.add_row(
-            str(row["rank"]), f"{row['energy_kj_mol']:.2f}", f"{row['lattice_energy_kj_mol']:.1f}",
-            f"{row['density_g_cm3']:.3f}", row["space_group_symbol"], str(row["z"]), f"{row['z_prime']:g}",
-            str(row["n_duplicates"] + 1), matched,
-        )  # fmt: skip
-    out.print(table)
+    if rows:
+        out.print(_best_ten(rows))
+    else:
+        out.print(f"no crystal {'yet' if run['interrupted'] else 'survived'}; run.json counts every start")
     reference = run.get("reference")
     if reference:
         text = (
@@ -371,6 +379,22 @@ def show(rows: list[dict[str, Any]], run: dict[str, Any], folder: Path) -> None:
         out.print(f"note: {note}", style="dim")
     out.print(run["convergence"]["text"], style="dim")
     print(f"report: {folder / 'report.html'}")
+
+
+def _best_ten(rows: list[dict[str, Any]]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in ("rank", "kJ/mol", "lattice", "g/cm³", "group", "Z", "Z'", "found", "reference"):
+        table.add_column(column, justify="left" if column == "group" else "right")
+    for row in rows[:10]:
+        matched = "" if row["n_matched"] is None else f"{row['n_matched']}/15"
+        if row["rmsd_n"] is not None:
+            matched += f" {row['rmsd_n']:.2f} Å"
+        table.add_row(
+            str(row["rank"]), f"{row['energy_kj_mol']:.2f}", f"{row['lattice_energy_kj_mol']:.1f}",
+            f"{row['density_g_cm3']:.3f}", row["space_group_symbol"], str(row["z"]), f"{row['z_prime']:g}",
+            str(row["n_duplicates"] + 1), matched,
+        )  # fmt: skip
+    return table
 
 
 def _print_rows(rows: list[dict[str, Any]], as_json: bool, last: str = "") -> None:
@@ -399,8 +423,10 @@ def _short(value: Any) -> str:
 def _explain(error: ValidationError) -> str:
     """The first complaint of pydantic as one line: option, what was expected, what came."""
     first = error.errors()[0]
-    option = "--" + "-".join(str(part).replace("_", "-") for part in first["loc"])
-    return f"{option}: {first['msg'][:1].lower()}{first['msg'][1:]}, got {first['input']!r}"
+    names = [part for part in first["loc"] if isinstance(part, str) and not part.startswith("literal")]
+    option = "--" + names[-1].replace("_", "-")
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{option}: {message[:1].lower()}{message[1:]}, got {first['input']!r}"
 
 
 def _fail(message: str, code: int) -> NoReturn:
@@ -415,15 +441,20 @@ def main() -> None:
     torch.set_num_threads(1)  # tensors here are small; the work is shared among processes instead
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # type: ignore[assignment]
     try:
-        app()
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        _fail(f"{error.format_message().rstrip('.')}. See nucleate --help.", 2)
     except InputError as error:
         _fail(str(error), 2)
     except ValidationError as error:
         _fail(_explain(error), 2)
     except (NucleateError, OSError) as error:
         _fail(str(error), 1)
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing that was finished is lost, --resume goes on", 1)
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:
+        _fail("interrupted; units of a search that were finished are kept, and --resume goes on", 1)
+    sys.exit(code or 0)
 
 
 if __name__ == "__main__":

@@ -62,7 +62,8 @@ def read_subject(
         conformer_energies=tuple(p.energies for p in parts),
         enantiopure=_is_enantiopure(source, [m for m, _ in given]),
     )
-    return Subject(name or default_name(source, smiles), smiles, composition, _notes(given, composition))
+    called = folder_name(name) if name else default_name(source, smiles)
+    return Subject(called, smiles, composition, _notes(given, composition))
 
 
 def _with_conformers(molecule: Molecule, settings: ConformSettings | None, seed: int) -> Conformers:
@@ -102,6 +103,11 @@ def _notes(given: list[tuple[Molecule, int]], composition: Composition) -> list[
 def default_name(source: str, smiles: str) -> str:
     """A folder name: the file's stem, or the SMILES with what file systems dislike replaced."""
     if Path(source).suffix.lower() in (".cif", ".sdf", ".mol", ".xyz"):
-        return Path(source).stem
-    bare = re.sub(r"[^A-Za-z0-9]+", "_", smiles).strip("_")
+        return folder_name(Path(source).stem)
+    return folder_name(smiles)
+
+
+def folder_name(text: str) -> str:
+    """Letters and digits of the text, joined by underscores: harmless in a path, a CIF and a web page."""
+    bare = re.sub(r"[^A-Za-z0-9-]+", "_", text).strip("_-")
     return bare[:60] or "molecule"

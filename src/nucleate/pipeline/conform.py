@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
 from rdkit import Chem
-from rdkit.Chem import AllChem, rdDistGeom, rdForceFieldHelpers, rdMolAlign
+from rdkit.Chem import rdDistGeom, rdForceFieldHelpers, rdMolAlign, rdMolDescriptors
 from torch import Tensor
 
 from nucleate.crystal.io import read_molecule
@@ -19,6 +19,7 @@ from nucleate.crystal.rigid import principal_axes
 from nucleate.errors import InputError, NucleateError
 from nucleate.files import write_atomically
 from nucleate.physics.parameters import KCAL_PER_MOL, KJ_PER_MOL
+from nucleate.pipeline.folders import make_folder
 
 
 class ConformSettings(BaseModel, frozen=True, extra="forbid"):
@@ -100,12 +101,12 @@ def same_stereo(given: Chem.Mol, built: Chem.Mol, conformer: int) -> bool:
 
 
 def _attempts(graph: Chem.Mol) -> int:
-    rotatable = AllChem.CalcNumRotatableBonds(graph)
+    rotatable = rdMolDescriptors.CalcNumRotatableBonds(graph)
     return int(np.clip(20 * rotatable, 10, 200))
 
 
 def _embed(graph: Chem.Mol, attempts: int, seed: int, time_limit: float) -> None:
-    options = rdDistGeom.ETKDGv3()
+    options: Any = rdDistGeom.ETKDGv3()
     options.randomSeed = seed + 1
     options.pruneRmsThresh = 0.1
     options.symmetrizeConjugatedTerminalGroupsForPruning = False
@@ -205,6 +206,7 @@ def conform_to_file(
     source: str, path: Path, settings: ConformSettings | None = None, seed: int = 0
 ) -> list[dict[str, Any]]:
     """Conformers of every species of a SMILES or molecule file as one SDF file; one row a conformer."""
+    make_folder(path.parent)
     rows: list[dict[str, Any]] = []
     records = []
     for molecule in read_molecule(source):

@@ -13,6 +13,7 @@ from nucleate.crystal.io import read_crystal, write_cif
 from nucleate.crystal.standardise import find_symmetry
 from nucleate.errors import InputError
 from nucleate.metrics.packing import PackingReference
+from nucleate.pipeline.folders import distinct_names, make_folder
 from nucleate.pipeline.reference import SAME_PACKING, is_same
 from nucleate.pipeline.relax import RelaxSettings, composition_key, energies_per_molecule, relax
 
@@ -51,14 +52,19 @@ def relax_files(
     settings: RelaxSettings,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Row]:
-    """Relaxed CIF files under the same names in `folder`, and what happened to each."""
+    """Relaxed CIF files under the same names in `folder`, and what happened to each.
+
+    Files of one name from several folders become name-2 and so on. Raises InputError where `folder` holds an input.
+    """
     paths, crystals, failed = read_all(given)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    if any(path.parent.resolve() == folder.resolve() for path in paths):
+        raise InputError(f"expected another folder than the input's, got {folder}. Choose another with -o.")
+    targets = [folder / f"{name}.cif" for name in distinct_names(path.stem for path in paths)]
     rows: list[Row] = []
-    for path, before, after in zip(paths, crystals, relax(crystals, settings, progress)):
+    for path, target, before, after in zip(paths, targets, crystals, relax(crystals, settings, progress)):
         row: Row = {"file": str(path), "energy_kj_mol": after.energy, "converged": after.converged}
         if math.isfinite(after.energy):
-            target = folder / path.name
             write_cif(
                 after.crystal, target, energy=after.energy, provenance={"energy_model": settings.energy}
             )

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -89,7 +90,8 @@ def arms(
 
     `space_groups_wanted` is "common" or a comma-separated list of numbers and symbols. Z' defaults to 1, and for
     centrosymmetric molecules also to 1/2, which is searched as a whole molecule in subgroups of index two. `z`
-    keeps the groups in which that many formula units fill the conventional cell.
+    keeps the groups in which that many formula units fill the conventional cell. Raises InputError for unknown
+    groups, for improper ones where only one enantiomer is there, and where nothing is left to search.
     """
     asked = _asked_groups(composition, space_groups_wanted)
     pairs: list[tuple[SpaceGroup, float, float]] = []
@@ -101,6 +103,10 @@ def arms(
         else:
             options = [(1.0, weight)]
         pairs += [(group, value, w) for value, w in options if value in (0.5, 1.0, 2.0)]
+    if (
+        space_groups_wanted == "common"
+    ):  # P1 has no special positions; a group asked for by name is refused below
+        pairs = [(g, value, w) for g, value, w in pairs if value >= 1 or g.subgroups_of_index_two()]
     if z is None and z_prime is None and composition.is_centrosymmetric():
         share = space_groups.CENTRED_SHARE
         names = {g.symbol for g, _ in asked}
@@ -131,9 +137,21 @@ def _asked_groups(composition: Composition, wanted: str) -> list[tuple[SpaceGrou
         prior = space_groups.ENANTIOPURE if composition.enantiopure else space_groups.RACEMIC
         return [(SpaceGroup.from_name(name), weight) for name, weight in prior.items()]
     try:
-        return [(SpaceGroup.from_name(name), 1.0) for name in wanted.split(",") if name.strip()]
-    except ValueError as error:
+        groups = [SpaceGroup.from_name(name) for name in wanted.split(",") if name.strip()]
+    except InputError as error:
         raise InputError(f"--space-groups: {error}; or 'common'") from None
+    if not groups:
+        raise InputError(
+            f"--space-groups: expected 'common', or numbers and symbols such as 14,2,P212121; got {wanted!r}"
+        )
+    improper = [g.symbol for g in groups if not g.is_sohncke]
+    if composition.enantiopure and improper:
+        raise InputError(
+            "--space-groups: expected groups without improper operations for one enantiomer, got "
+            f"{', '.join(improper)}, which need its mirror image too. Choose others (P212121, P21, C2, ...), or write "
+            "the SMILES without @ for the racemate."
+        )
+    return [(group, 1.0) for group in groups]
 
 
 def _arms_of(group: SpaceGroup, z_prime: float, weight: float) -> list[Arm]:
@@ -240,8 +258,11 @@ def _uniform_numbers(
     if sequence == "sobol":
         engine = SobolEngine(dimensions, scramble=True, seed=seed)
         return engine.fast_forward(first).draw(count, dtype=torch.float64).clamp(max=1 - 1e-12)
-    generator = torch.Generator().manual_seed(seed + 7919 * first)
-    return torch.rand(count, dimensions, generator=generator, dtype=torch.float64)
+    blocks = -(-dimensions // 4)  # Philox makes four numbers at a time, and can begin anywhere
+    numbers = np.random.Generator(np.random.Philox(key=seed).advance(first * blocks)).random(
+        (count, 4 * blocks)
+    )
+    return torch.from_numpy(numbers[:, :dimensions])
 
 
 def _cells(arm: Arm, u: Float[Tensor, "count 7"], target: float) -> Float[Tensor, "count 3 3"]:

@@ -9,6 +9,7 @@ from nucleate.crystal.io import write_cif
 from nucleate.physics.forcefield import ForceField
 from nucleate.physics.minimise import CLASH, PRESS, closest_contacts, minimise
 from nucleate.pipeline.composition import read_subject
+from nucleate.pipeline.folders import make_folder
 from nucleate.pipeline.generate import arms, random_packings
 from nucleate.pipeline.strategy import apportion
 
@@ -31,7 +32,7 @@ def generate_files(
     subject = read_subject(source, seed=settings.seed)
     field = ForceField.for_molecules(subject.composition.species)
     wanted = arms(subject.composition, settings.space_groups, settings.z)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     rows: list[dict[str, Any]] = []
     for arm, count in zip(wanted, apportion(settings.n, np.array([a.weight for a in wanted]))):
         if not count:

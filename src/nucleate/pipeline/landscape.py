@@ -120,9 +120,11 @@ def _row(c: Candidate, rank: int, name: str, lowest: float, lowest_field: float,
     }
 
 
-def write_run(folder: Path, run: dict[str, Any]) -> None:
-    """run.json: settings, versions, timings, counts and failures; never NaN, which JSON cannot hold."""
-    write_atomically(folder / "run.json", json.dumps(_plain(run), indent=1, allow_nan=False) + "\n")
+def write_run(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
+    """run.json: settings, versions, timings, counts and failures. Returns it as written: JSON has no NaN."""
+    plain: dict[str, Any] = _plain(run)
+    write_atomically(folder / "run.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
+    return plain
 
 
 def _plain(value: Any) -> Any:

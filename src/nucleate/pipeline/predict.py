@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from nucleate import __version__
 from nucleate.crystal.cif_read import read_crystal
@@ -26,12 +26,14 @@ from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.standardise import find_symmetry, formula_units
 from nucleate.errors import EnergyModelError, InputError
 from nucleate.files import write_atomically
+from nucleate.physics.energy import energy_model
 from nucleate.physics.forcefield import FINAL, ForceField
 from nucleate.physics.minimise import CLASH
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.composition import Subject, read_subject
 from nucleate.pipeline.conform import ConformSettings
 from nucleate.pipeline.convergence import convergence
+from nucleate.pipeline.folders import make_folder
 from nucleate.pipeline.generate import Arm, arms
 from nucleate.pipeline.landscape import Candidate, write_landscape, write_run
 from nucleate.pipeline.rank import RankSettings, combined_energies, default_energy, rerank
@@ -43,12 +45,21 @@ SEARCH_SHARE = 0.7  # of the time budget; ranking and writing take the rest
 SYMMETRY_TOLERANCE = 0.05  # Å; minimised crystals are symmetric to within their force tolerance
 
 
+def half_one_or_two(z_prime: float) -> float:
+    """The values of Z' that can be searched; ValueError for others."""
+    if z_prime not in (0.5, 1.0, 2.0):
+        raise ValueError("expected 0.5, 1 or 2")
+    return z_prime
+
+
 class PredictSettings(BaseModel, frozen=True, extra="forbid"):
     """What one prediction does. The same settings, seed and version give the same files."""
 
     n: PositiveInt = Field(5000, le=1_000_000)  # starts
     z: tuple[PositiveInt, ...] | None = None  # formula units in the conventional cell
-    z_prime: tuple[Literal[0.5, 1, 2], ...] | None = None  # formula units in the asymmetric unit
+    z_prime: tuple[Annotated[float, AfterValidator(half_one_or_two)], ...] | None = (
+        None  # formula units in the asymmetric unit
+    )
     space_groups: str = "common"
     generator: Literal["random"] = "random"
     sequence: Literal["sobol", "random"] = "sobol"
@@ -59,7 +70,7 @@ class PredictSettings(BaseModel, frozen=True, extra="forbid"):
     seed: NonNegativeInt = Field(0, lt=2**31)
     keep: PositiveInt = 100  # crystals handed over
     window: PositiveFloat = 25.0  # kJ/mol above the lowest: what is handed over at most
-    workers: PositiveInt = 2
+    workers: PositiveInt = Field(2, le=256)
     perturb: float = Field(SearchSettings().perturb, ge=0, le=0.95)
     conform: ConformSettings = ConformSettings()
     rank: RankSettings = RankSettings()
@@ -93,8 +104,9 @@ def predict(
     """Predict the crystals of a molecule (SMILES, molecule file or CIF) into a folder.
 
     The folder defaults to results/<name>. With the same settings work that is already there is taken up again;
-    with others an InputError says so, and nothing is touched. KeyboardInterrupt during the search writes what was
-    found and sets run.json's "interrupted".
+    with others an InputError says so, and nothing is touched. KeyboardInterrupt during search or ranking writes
+    what was found and sets run.json's "interrupted". Raises InputError or EnergyModelError, before any search, where
+    the energy model that the settings name cannot run.
     """
     settings = settings or PredictSettings()
     tell = progress or (lambda *_: None)
@@ -104,6 +116,9 @@ def predict(
     subject = read_subject(source, settings.conform, settings.seed, name)
     wanted = arms(subject.composition, settings.space_groups, settings.z, settings.z_prime)
     field = _force_field(subject, settings.charges)
+    if settings.energy is not None:
+        with energy_model(settings.energy) as model:
+            model.start()
     folder = _prepare(folder or Path("results") / subject.name, subject, wanted, settings, resume)
     clock.lap("conform")
 
@@ -124,12 +139,15 @@ def predict(
     candidates = candidates_of(result, settings)
     clock.lap("deduplicate")
     energy, failures, found = settings.energy or default_energy(), dict[str, int](), None
-    if energy != "forcefield" and result.stopped != "user" and candidates:
-        candidates, failures = _rerank(candidates, energy, settings, deadline, tell)
-    clock.lap("rank")
-    if reference is not None and settings.reference is not None:
-        candidates, found = _compare(candidates, reference, settings.reference)
-        clock.lap("reference")
+    try:
+        if energy != "forcefield" and result.stopped != "user" and candidates:
+            candidates, failures = _rerank(candidates, energy, settings, deadline, tell)
+        clock.lap("rank")
+        if reference is not None and settings.reference is not None:
+            candidates, found = _compare(candidates, reference, settings.reference)
+            clock.lap("reference")
+    except KeyboardInterrupt:  # the search is done and must not be lost
+        result = replace(result, stopped="user")
     run = describe(source, subject, settings, result, candidates, failures)
     judged = any(c.energy_model != "forcefield" for c in candidates)
     run |= {"energy_model": energy if judged else "forcefield", "reference": found, "started": clock.began}
@@ -138,7 +156,7 @@ def predict(
     clock.lap("write")
     run |= {"timings": clock.laps, "search_cpu_seconds": result.seconds}
     run |= {"wall_seconds": clock.total, "cpu_seconds": clock.cpu + sum(result.seconds.values())}
-    write_run(folder, run)
+    run = write_run(folder, run)
     tell("report", 0, 1, "")
     write_report(folder)
     tell("report", 1, 1, "")
@@ -195,28 +213,32 @@ def _prepare(
     """Make the folder, or make sure that what it holds belongs to the same search."""
     mark = folder / "search.json"
     about = _identity(subject, wanted, settings)
-    try:
-        (folder / "units").mkdir(parents=True, exist_ok=True)
-        if mark.exists():
-            before = json.loads(mark.read_text())
-            different = [key for key in about if before.get(key) != about[key]]
-            if different:
-                raise InputError(
-                    f"{folder} holds another search (other {', '.join(different)}). Choose another folder with -o, "
-                    "repeat the settings of that search, or delete the folder."
-                )
-        elif resume:
+    if mark.is_file():
+        before = _earlier_search(mark)
+        different = [key for key in about if before.get(key) != about[key]]
+        if different:
             raise InputError(
-                f"--resume: expected an earlier search in {folder}, found none. Leave --resume out."
+                f"{folder} holds another search (other {', '.join(different)}). Choose another folder with -o, "
+                "repeat the settings of that search, or delete the folder."
             )
-        write_atomically(mark, json.dumps(about, indent=1) + "\n")
-    except (OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(
-            f"expected a folder that can be written to, got {folder}: {error}. Choose another with -o."
-        ) from None
+    elif resume:
+        raise InputError(f"--resume: expected an earlier search in {folder}, found none. Leave --resume out.")
+    make_folder(folder / "units")
+    write_atomically(make_folder(folder) / mark.name, json.dumps(about, indent=1) + "\n")
     return folder
+
+
+def _earlier_search(mark: Path) -> dict[str, Any]:
+    try:
+        before = json.loads(mark.read_text())
+    except ValueError:
+        before = None
+    if not isinstance(before, dict):
+        raise InputError(
+            f"expected the settings of an earlier search in {mark}, which is damaged. Delete the folder or choose "
+            "another with -o."
+        )
+    return before
 
 
 def _identity(subject: Subject, wanted: list[Arm], settings: PredictSettings) -> dict[str, Any]:

@@ -9,8 +9,11 @@ import pyarrow.parquet
 from nucleate.crystal.io import read_molecule_list
 from nucleate.errors import InputError, NucleateError
 from nucleate.files import write_atomically
-from nucleate.pipeline.composition import default_name
+from nucleate.pipeline.composition import folder_name
+from nucleate.pipeline.folders import distinct_names, make_folder
 from nucleate.pipeline.predict import PredictSettings, Progress, predict
+
+INTERRUPTED = "interrupted"
 
 
 def predict_list(
@@ -23,14 +26,16 @@ def predict_list(
     """Predict every molecule of a .smi or .csv file; one that fails is a row with its reason.
 
     `budget` and `n` are those of each molecule. The table goes to summary.csv and summary.parquet after every
-    molecule, so an interruption keeps what is done.
+    molecule, so an interruption, which ends the list, keeps what is done. Two molecules of one name get two folders.
     """
     rows: list[dict[str, Any]] = []
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, smiles in read_molecule_list(path):
-        safe = default_name(name, name)
-        rows.append(_one(safe, smiles, settings, folder / safe, resume, progress))
+    molecules = read_molecule_list(path)
+    make_folder(folder)
+    for name, (_, smiles) in zip(distinct_names(folder_name(name) for name, _ in molecules), molecules):
+        rows.append(_one(name, smiles, settings, folder / name, resume, progress))
         _write_summary(rows, folder)
+        if rows[-1]["failure"] == INTERRUPTED:
+            break
     return rows
 
 
@@ -55,6 +60,7 @@ def _one(
     except NucleateError as error:
         return row | {"failure": str(error)}
     best = result.rows[0] if result.rows else {}
+    row["failure"] = INTERRUPTED if result.run["interrupted"] else None
     keys = ("lattice_energy_kj_mol", "density_g_cm3", "space_group_symbol")
     return (
         row

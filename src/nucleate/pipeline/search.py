@@ -8,19 +8,23 @@ replays the rounds and skips the units that have one.
 
 import json
 import multiprocessing
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
@@ -197,13 +201,16 @@ def save_unit(result: UnitResult, folder: Path) -> None:
 
 
 def load_unit(path: Path, unit: Unit, like: Packings) -> UnitResult | None:
-    """A finished unit, or None where the file is missing or belongs to other settings."""
+    """A finished unit, or None where the file is missing, damaged or belongs to other settings: then it is redone."""
     if not path.exists():
         return None
-    with safe_open(str(path), "pt") as file:
-        about = json.loads(file.metadata()["nucleate"])
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if Unit(**about["unit"]) != unit:
+    try:
+        with safe_open(str(path), "pt") as file:
+            about = json.loads((file.metadata() or {}).get("nucleate", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError):
+        return None
+    if about.get("unit") != unit.__dict__:
         return None
     return UnitResult(
         unit=unit,
@@ -383,6 +390,7 @@ def _run_round(
                 progress(before + sum(r.unit.count for r in results.values()), asked, None)
     except KeyboardInterrupt:
         interrupted = True
+        workers.stop()
     known.extend(results[i] for i in sorted(results))
     if interrupted:
         return "user"
@@ -400,22 +408,32 @@ def _parents(unit: Unit, plan: Plan, minima: Minima) -> Packings | None:
 
 
 class Workers:
-    """Processes that run units; one worker means this process itself."""
+    """Processes that run units; one worker means this process itself.
+
+    Every process holds the far end of a pipe, the lifeline: when ours is closed, or we are gone, it ends at once.
+    """
 
     def __init__(self, count: int, context: tuple[Any, ...]) -> None:
         self.count, self.context = count, context
         self.pool: ProcessPoolExecutor | None = None
+        self.lifeline: Connection | None = None
 
     def __enter__(self) -> "Workers":
         if self.count > 1:
-            self.pool = ProcessPoolExecutor(
-                self.count, multiprocessing.get_context("spawn"), _start_worker, self.context
-            )
+            spawn = multiprocessing.get_context("spawn")
+            far_end, self.lifeline = spawn.Pipe(duplex=False)
+            self.pool = ProcessPoolExecutor(self.count, spawn, _start_worker, (far_end, *self.context))
         return self
 
     def __exit__(self, *_: object) -> None:
         if self.pool is not None:
             self.pool.shutdown(wait=True, cancel_futures=True)
+        self.stop()
+
+    def stop(self) -> None:
+        """End the processes without waiting for their units."""
+        if self.lifeline is not None:
+            self.lifeline.close()
 
     def run(
         self, units: list[Unit], parents: Callable[[Unit], Packings | None], deadline: float | None
@@ -437,11 +455,12 @@ class Workers:
         exhausted = False
         while True:
             while not exhausted and not late() and len(running) < self.count + 1:
-                unit = next(queue, None)
-                if unit is None:
+                following = next(queue, None)
+                if following is None:
                     exhausted = True
                 else:
-                    running.add(self.pool.submit(_run_in_worker, unit, parents(unit)))
+                    with _ctrl_c_held_back():  # a new process inherits this, so it never dies of Ctrl-C
+                        running.add(self.pool.submit(_run_in_worker, following, parents(following)))
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
@@ -449,16 +468,42 @@ class Workers:
                 yield future.result()
 
 
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Ctrl-C waits until the block is done (where signals can be blocked at all)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _WORKER_CONTEXT: dict[str, Any] = {}
 
 
 def _start_worker(
-    composition: Composition, arms: list[Arm], field: ForceField, settings: SearchSettings
+    lifeline: Connection,
+    composition: Composition,
+    arms: list[Arm],
+    field: ForceField,
+    settings: SearchSettings,
 ) -> None:
-    """Each process works on one thread and leaves Ctrl-C to its parent."""
+    """Each process works on one thread, leaves Ctrl-C to its parent and does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     torch.set_num_threads(1)
     _WORKER_CONTEXT["context"] = (composition, arms, field, settings)
+
+
+def _end_with(lifeline: Connection) -> None:
+    """Thread: nothing is ever sent, so reading returns when the other end is closed."""
+    try:
+        lifeline.recv()
+    except (EOFError, OSError):
+        os._exit(1)
 
 
 def _run_in_worker(unit: Unit, parents: Packings | None) -> UnitResult:
