@@ -63,7 +63,9 @@ def report(lines: list[dict], name: str) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("cifs", type=Path)
     parser.add_argument("index", type=Path)
     parser.add_argument("--charges", choices=["mmff", "esp"], default="mmff")

@@ -70,11 +70,12 @@ def test_energy_does_not_depend_on_symmetry_or_split(group, formamide):
 
 def test_energy_of_a_doubled_cell(formamide):
     p, field = pressed(formamide, "P1", n=1)
+    half = p.centroid / torch.tensor([2.0, 1, 1])
     doubled = replace(
         p,
         kind=p.kind.repeat(2),
         lattice=p.lattice * torch.tensor([2.0, 1, 1])[:, None],
-        centroid=torch.cat([p.centroid / torch.tensor([2.0, 1, 1]), p.centroid / torch.tensor([2.0, 1, 1]) + torch.tensor([0.5, 0, 0])], 1),
+        centroid=torch.cat([half, half + torch.tensor([0.5, 0, 0])], 1),
         rotation=p.rotation.repeat(1, 2, 1, 1),
         handedness=p.handedness.repeat(1, 2),
         conformer=p.conformer.repeat(1, 2),

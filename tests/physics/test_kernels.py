@@ -43,7 +43,13 @@ def lattice_sum(frac, lattice, q, c, alpha, cutoff=16.0, k_max=6.0):
 @pytest.mark.parametrize(
     ("name", "frac", "charges", "nearest", "madelung"),
     [
-        ("NaCl", FCC + (np.array(FCC) + [0.5, 0, 0]).tolist(), [1] * 4 + [-1] * 4, 0.5, 1.747564594633),
+        (
+            "NaCl",
+            FCC + (np.array(FCC) + np.array([0.5, 0, 0])).tolist(),
+            [1] * 4 + [-1] * 4,
+            0.5,
+            1.747564594633,
+        ),
         ("CsCl", [[0, 0, 0], [0.5, 0.5, 0.5]], [1, -1], math.sqrt(3) / 2, 1.762674773071),
         ("ZnS", FCC + (np.array(FCC) + 0.25).tolist(), [1] * 4 + [-1] * 4, math.sqrt(3) / 4, 1.638055053389),
     ],

@@ -21,7 +21,14 @@ ENANTIOPURE: dict[str, float] = {
 }
 """One enantiomer of a chiral molecule: only the Sohncke groups are open to it."""
 
-CENTRED: dict[str, float] = {"P21/c": 0.56, "P-1": 0.26, "Pbca": 0.10, "C2/c": 0.04, "I41/a": 0.01, "R-3": 0.02}
+CENTRED: dict[str, float] = {
+    "P21/c": 0.56,
+    "P-1": 0.26,
+    "Pbca": 0.10,
+    "C2/c": 0.04,
+    "I41/a": 0.01,
+    "R-3": 0.02,
+}
 """Centrosymmetric molecules on inversion centres (Z' = 1/2): three quarters of such molecules choose this."""
 
 CENTRED_SHARE = 0.75

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 from jaxtyping import Float
 from rdkit import Chem
-from rdkit.Chem import AllChem, rdForceFieldHelpers
+from rdkit.Chem import rdForceFieldHelpers, rdPartialCharges
 
 
 def mmff_charges(graph: Chem.Mol) -> Float[np.ndarray, " atoms"]:
@@ -18,11 +18,12 @@ def mmff_charges(graph: Chem.Mol) -> Float[np.ndarray, " atoms"]:
     if properties is not None:
         return np.array([properties.GetMMFFPartialCharge(i) for i in range(graph.GetNumAtoms())])
     warnings.warn(
-        f"MMFF94 has no type for some atom of {Chem.MolToSmiles(Chem.RemoveHs(graph, sanitize=False))}: Gasteiger charges instead",
+        f"MMFF94 has no type for some atom of {Chem.MolToSmiles(Chem.RemoveHs(graph, sanitize=False))}: "
+        "Gasteiger charges instead",
         stacklevel=2,
     )
     copy = Chem.Mol(graph)
-    AllChem.ComputeGasteigerCharges(copy)
+    rdPartialCharges.ComputeGasteigerCharges(copy)
     charges = np.array([a.GetDoubleProp("_GasteigerCharge") for a in copy.GetAtoms()])
     if not np.isfinite(charges).all():
         charges = np.array([float(a.GetFormalCharge()) for a in copy.GetAtoms()])

@@ -7,6 +7,7 @@ Lattice energies are those of the crystal less its molecules far apart, plus wha
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -145,7 +146,7 @@ class BodyArrays(NamedTuple):
         start = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         positions = local.double().numpy()
         distance2 = (positions**2).sum(-1)
-        blocks = [slice(a, b) for a, b in zip(start[:-1], start[1:])]
+        blocks = [slice(a, b) for a, b in pairwise(start)]
         radius = np.stack([np.sqrt(distance2[:, s].max(1)) for s in blocks], 1)
         # a lone atom has no size to turn about; 0.5 Å keeps its (unused) rotation variables finite
         gyration = np.stack([np.maximum(np.sqrt(distance2[:, s].mean(1)), 0.5) for s in blocks], 1)

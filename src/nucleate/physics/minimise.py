@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nucleate.crystal.packing import Packings
-from nucleate.geometry.symmetry import SpaceGroup, strain_basis
+from nucleate.geometry.symmetry import strain_basis
 from nucleate.physics import kernels, rigid_body
 from nucleate.physics.forcefield import COARSE, FINE, Accuracy, BodyArrays, ForceField
 from nucleate.physics.parameters import KJ_PER_MOL

@@ -73,7 +73,8 @@ def atom_types(graph: Chem.Mol) -> list[str]:
         if symbol not in EXP6:
             smiles = Chem.MolToSmiles(Chem.RemoveHs(graph, sanitize=False))
             raise InputError(
-                f"the built-in force field knows {', '.join(VDW_RADII)}; {smiles} contains {symbol}. Leave it out or relax with another --energy model.",
+                f"the built-in force field knows {', '.join(VDW_RADII)}; {smiles} contains {symbol}. Leave it out "
+                "or relax with another --energy model.",
                 reason="unknown element",
             )
         names.append(symbol)
