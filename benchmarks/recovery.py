@@ -10,6 +10,7 @@ A crystal counts as found where all 15 molecules match (20 %, 20 degrees) and RM
 import argparse
 import csv
 import json
+import re
 import time
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import torch
 from rdkit import Chem
 
 from nucleate.crystal.cif_read import read_crystal
+from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import normalise_hydrogens, species_from_crystal
 from nucleate.crystal.standardise import find_symmetry
@@ -32,7 +34,24 @@ from nucleate.pipeline.search import SearchSettings, search
 DEEP = 400  # candidates compared, lowest first
 
 
-def composition_of(crystal, mode: str) -> Composition:
+def small_crystals(index: Path, splits: list[str], max_atoms: int) -> list[dict]:
+    """Rows of the index: one organic species, Z' up to 1, few atoms."""
+    rows = []
+    for row in csv.DictReader(index.open()):
+        alone = row["n_species"] == "1" and row["organic_only"] == "1" and float(row["z_prime"]) <= 1
+        if alone and row["split"] in splits and row["cod_id"] and atoms_of(row) <= max_atoms:
+            rows.append(row)
+    return rows
+
+
+def atoms_of(row: dict) -> int:
+    """Atoms of the formula unit, from an entry such as C9H8O4x4."""
+    formula = row["formula_unit"].split("x")[0]
+    return sum(int(n or 1) for n in re.findall(r"[A-Z][a-z]?(\d*)", formula))
+
+
+def composition_of(path: Path, mode: str) -> tuple[Crystal, Composition]:
+    crystal = normalise_hydrogens(read_crystal(path))
     species = species_from_crystal(crystal)
     if len(species) > 1:
         raise NucleateError("several species")
@@ -41,14 +60,13 @@ def composition_of(crystal, mode: str) -> Composition:
     if mode == "smiles":
         graph = Chem.AddHs(Chem.MolFromSmiles(molecule.smiles))
         found = conform(Molecule(graph, torch.zeros(0, graph.GetNumAtoms(), 3), molecule.smiles))
-        return Composition((found.molecule,), (1,), (found.energies,), enantiopure)
-    return Composition((molecule,), (1,), (torch.zeros(len(molecule.conformers)),), enantiopure)
+        return crystal, Composition((found.molecule,), (1,), (found.energies,), enantiopure)
+    return crystal, Composition((molecule,), (1,), (torch.zeros(len(molecule.conformers)),), enantiopure)
 
 
 def recover(path: Path, mode: str, settings: SearchSettings, z_prime: float, charges: str) -> dict:
     started, cpu = time.monotonic(), time.process_time()
-    crystal = normalise_hydrogens(read_crystal(path))
-    composition = composition_of(crystal, mode)
+    crystal, composition = composition_of(path, mode)
     if charges == "esp":
         from nucleate.physics.esp import esp_charges
 
@@ -116,22 +134,11 @@ def main() -> None:
         [json.loads(line) for line in options.out.read_text().splitlines()] if options.out.exists() else []
     )
     done = {line["id"] for line in lines}
-    for row in csv.DictReader(options.index.open()):
-        if (
-            row["split"] not in options.splits.split(",")
-            or row["n_species"] != "1"
-            or row["organic_only"] != "1"
-        ):
-            continue
-        if float(row["z_prime"]) > 1 or row["cod_id"] in done or not row["cod_id"]:
-            continue
-        if options.only and row["cod_id"] not in options.only.split(","):
-            continue
-        atoms = sum(int(n or 1) for n in _counts(row["formula_unit"]))
-        if atoms > options.max_atoms:
+    for row in small_crystals(options.index, options.splits.split(","), options.max_atoms):
+        if row["cod_id"] in done or (options.only and row["cod_id"] not in options.only.split(",")):
             continue
         line = {"id": row["cod_id"], "formula": row["formula_unit"], "group": int(row["space_group"])}
-        line |= {"z_prime": float(row["z_prime"]), "atoms": atoms}
+        line |= {"z_prime": float(row["z_prime"]), "atoms": atoms_of(row)}
         try:
             path = options.cifs / f"{row['cod_id']}.cif"
             line |= recover(path, options.mode, settings, float(row["z_prime"]), options.charges)
@@ -142,12 +149,6 @@ def main() -> None:
             file.write(json.dumps(line) + "\n")
         print({k: (round(v, 2) if isinstance(v, float) else v) for k, v in line.items()}, flush=True)
     summary(lines)
-
-
-def _counts(formula_unit: str) -> list[str]:
-    import re
-
-    return [n for _, n in re.findall(r"([A-Z][a-z]?)(\d*)", formula_unit.split("x")[0])]
 
 
 def summary(lines: list[dict]) -> None:
