@@ -252,7 +252,7 @@ def _identity(subject: Subject, wanted: list[Arm], settings: PredictSettings) ->
         "conformers": positions.hexdigest()[:16],
         "charges": settings.charges,
         "space groups": {a.key: round(a.weight, 6) for a in wanted},
-        "search settings": _search_settings(settings).model_dump(exclude={"workers"}),
+        **_search_settings(settings).model_dump(exclude={"workers"}),
     }
 
 
