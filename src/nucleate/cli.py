@@ -51,15 +51,11 @@ EnergyName = Annotated[
 
 @app.callback(invoke_without_command=True)
 def _root(
-    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
     if version:
         print(__version__)
         raise typer.Exit
-    if context.invoked_subcommand is None:
-        print(context.get_help())
-        raise typer.Exit(2)
 
 
 @app.command()
@@ -81,7 +77,12 @@ def predict(
     ] = None,
     charges: Annotated[str, typer.Option(help="mmff, or esp (fitted by pyscf, better order).")] = "mmff",
     reference: Annotated[Path | None, typer.Option(help="CIF of a known crystal to look for.")] = None,
-    budget: Annotated[str | None, typer.Option(help="Time to stop after, as in 90s, 10m, 2h.")] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            help="Time to stop after, as in 90s, 10m, 2h (without compiling, which the first run does once)."
+        ),
+    ] = None,
     keep: Annotated[int, typer.Option(help="Crystals to hand over at most.")] = 100,
     relax_steps: Annotated[int, typer.Option(help="All-atom steps of the shortlist with --energy.")] = 0,
     sequence: Annotated[str, typer.Option(help="sobol or random numbers for the starts.")] = "sobol",
@@ -440,8 +441,9 @@ def main() -> None:
 
     torch.set_num_threads(1)  # tensors here are small; the work is shared among processes instead
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # type: ignore[assignment]
+    arguments = sys.argv[1:]
     try:
-        code = app(standalone_mode=False)
+        code = app(arguments or ["--help"], standalone_mode=False)
     except UsageError as error:
         _fail(f"{error.format_message().rstrip('.')}. See nucleate --help.", 2)
     except InputError as error:
@@ -453,8 +455,8 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:
-        _fail("interrupted; units of a search that were finished are kept, and --resume goes on", 1)
-    sys.exit(code or 0)
+        _fail("interrupted; a search keeps its finished units, and predict --resume goes on", 1)
+    sys.exit(code or (0 if arguments else 2))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from nucleate.pipeline.landscape import COLUMNS
 from nucleate.pipeline.predict import Prediction, PredictSettings, predict
 from nucleate.pipeline.predict_list import predict_list
 from nucleate.pipeline.rank import RankSettings, Reranked
-from nucleate.pipeline.search import run_unit
+from nucleate.pipeline.units import run_unit
 from tests.pipeline.conftest import DATA, STAND_INS
 
 SMALL: dict[str, Any] = {"n": 60, "space_groups": "14", "workers": 1, "energy": "forcefield"}
@@ -42,6 +43,12 @@ def same_rows(one: list[dict[str, Any]], two: list[dict[str, Any]]) -> bool:
 @pytest.fixture(scope="module")
 def formamide(tmp_path_factory: pytest.TempPathFactory) -> Prediction:
     return run("NC=O", tmp_path_factory.mktemp("results") / "formamide")
+
+
+def copy_of(done: Prediction, folder: Path) -> Path:
+    """A folder in which this search is done already: `run` takes its units up again."""
+    shutil.copytree(done.folder, folder)
+    return folder
 
 
 # ------------------------------------------------------------------ files
@@ -165,7 +172,7 @@ def test_ctrl_c_in_ranking_keeps_the_search(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(predict_module, "rerank", interrupted)
-    cut = run("NC=O", tmp_path, energy=f"ase:{STAND_INS}:Springs")
+    cut = run("NC=O", copy_of(formamide, tmp_path / "copy"), energy=f"ase:{STAND_INS}:Springs")
     assert cut.run["interrupted"]
     assert cut.run["energy_model"] == "forcefield"
     assert same_rows(cut.rows, formamide.rows)
@@ -173,15 +180,15 @@ def test_ctrl_c_in_ranking_keeps_the_search(
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "rubbish", "foreign", "missing"])
 def test_a_damaged_unit_is_done_again(damage: str, formamide: Prediction, tmp_path: Path) -> None:
-    run("NC=O", tmp_path)
-    victim, other = units_of(tmp_path)[2:4]
+    folder = copy_of(formamide, tmp_path / "copy")
+    victim, other = units_of(folder)[2:4]
     whole = victim.read_bytes()
     broken = {"empty": b"", "truncated": whole[: len(whole) // 2], "rubbish": b"\xff" * 300}
     if damage == "missing":
         victim.unlink()
     else:
         victim.write_bytes(other.read_bytes() if damage == "foreign" else broken[damage])
-    assert run("NC=O", tmp_path).rows == formamide.rows
+    assert run("NC=O", folder).rows == formamide.rows
     assert victim.read_bytes()[:200] == whole[:200]
 
 
@@ -222,7 +229,9 @@ def test_a_spent_budget_ends_the_search_and_resuming_finishes_it(
 
 
 def test_an_energy_model_reorders_the_shortlist(formamide: Prediction, tmp_path: Path) -> None:
-    judged = run("NC=O", tmp_path, energy=f"ase:{STAND_INS}:Springs", rank={"top": 5})
+    judged = run(
+        "NC=O", copy_of(formamide, tmp_path / "copy"), energy=f"ase:{STAND_INS}:Springs", rank={"top": 5}
+    )
     models = [r["energy_model"] for r in judged.rows]
     assert models.count("forcefield") == len(models) - 5
     energies = [r["energy_kj_mol"] for r in judged.rows]
@@ -241,7 +250,8 @@ def test_a_failing_model_leaves_the_force_fields_order(
         f"def broken():\n    return m.Misbehaving({how!r})\n"
     )
     rank = RankSettings(top=2, time_limit=1.0)
-    found = run("NC=O", tmp_path / "out", energy=f"ase:{calculator}:broken", rank=rank.model_dump())
+    folder = copy_of(formamide, tmp_path / "copy")
+    found = run("NC=O", folder, energy=f"ase:{calculator}:broken", rank=rank.model_dump())
     assert same_rows(found.rows, formamide.rows)
     assert found.run["energy_model"] == "forcefield"
     failures = {k: v for k, v in found.run["failures"].items() if k not in formamide.run["failures"]}
@@ -270,7 +280,7 @@ def test_a_model_that_cannot_run_is_refused_before_the_search(
 
 def test_a_found_crystal_is_found_again_as_reference(formamide: Prediction, tmp_path: Path) -> None:
     known = formamide.folder / "cif" / "0003.cif"
-    found = run("NC=O", tmp_path, reference=known)
+    found = run("NC=O", copy_of(formamide, tmp_path / "copy"), reference=known)
     assert found.run["reference"]["found"]
     assert found.run["reference"]["rmsd"] < 0.8
     matched = [r["rank"] for r in found.rows if r["match_reference"]]
@@ -280,7 +290,7 @@ def test_a_found_crystal_is_found_again_as_reference(formamide: Prediction, tmp_
 
 
 def test_the_crystal_of_another_molecule_is_not_found(tmp_path: Path) -> None:
-    found = run("NC=O", tmp_path, n=12, reference=DATA / "cod_7210454.cif")
+    found = run("NC=O", tmp_path, n=12, keep=3, reference=DATA / "cod_7210454.cif")
     assert not found.run["reference"]["found"]
     assert found.run["reference"]["rank"] is None
     assert not any(r["match_reference"] for r in found.rows)
