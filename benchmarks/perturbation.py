@@ -19,7 +19,8 @@ from nucleate.pipeline.convergence import NEAR
 from nucleate.pipeline.deduplicate import distinct_crystals
 from nucleate.pipeline.generate import arms
 from nucleate.pipeline.reference import find_reference
-from nucleate.pipeline.search import SearchSettings, search
+from nucleate.pipeline.search import search
+from nucleate.pipeline.units import SearchSettings
 
 
 def main() -> None:

@@ -29,7 +29,8 @@ from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.conform import conform
 from nucleate.pipeline.generate import Composition, arms
 from nucleate.pipeline.reference import CLOSE, SAME_PACKING, find_reference
-from nucleate.pipeline.search import SearchSettings, search
+from nucleate.pipeline.search import search
+from nucleate.pipeline.units import SearchSettings
 
 DEEP = 400  # candidates compared, lowest first
 

@@ -122,7 +122,7 @@ def closest_contacts(packings: Packings, field: ForceField) -> Float[Tensor, " b
 
 
 def pair_energy_fingerprints(
-    packings: Packings, field: ForceField, count: int = 16, reach: float = 6.0
+    packings: Packings, field: ForceField, count: int = 16, reach: float = 9.0
 ) -> Float[Tensor, "batch count"]:
     """The lowest energies (eV) of a molecule with its single neighbours, ascending, averaged over the bodies.
 

@@ -16,6 +16,8 @@ from nucleate.files import write_atomically
 from nucleate.metrics.packing import PackingMatch
 from nucleate.pipeline.reference import is_same
 
+SYMMETRY_TOLERANCE = 0.05  # Å; minimised crystals are symmetric to within their force tolerance
+
 COLUMNS = pyarrow.schema(
     [
         ("id", pyarrow.string()),
@@ -79,6 +81,7 @@ def write_landscape(
             energy=c.lattice_energy,
             provenance={**provenance, "start": c.start, "rank": rank, "energy_model": c.energy_model},
             name=f"{name}_{rank:04d}",
+            symprec=SYMMETRY_TOLERANCE,
         )
         write_atomically(folder / "cif" / f"{rank:04d}.cif", text)
         rows.append(_row(c, rank, name, lowest, lowest_field, text))

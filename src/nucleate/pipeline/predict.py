@@ -26,6 +26,7 @@ from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.standardise import find_symmetry, formula_units
 from nucleate.errors import EnergyModelError, InputError
 from nucleate.files import write_atomically
+from nucleate.metrics.packing import compare_packing
 from nucleate.physics.energy import energy_model
 from nucleate.physics.forcefield import FINAL, ForceField
 from nucleate.physics.minimise import CLASH
@@ -35,14 +36,20 @@ from nucleate.pipeline.conform import ConformSettings
 from nucleate.pipeline.convergence import convergence
 from nucleate.pipeline.folders import make_folder
 from nucleate.pipeline.generate import Arm, arms
-from nucleate.pipeline.landscape import Candidate, write_landscape, write_run
+from nucleate.pipeline.landscape import SYMMETRY_TOLERANCE, Candidate, write_landscape, write_run
+from nucleate.pipeline.minima import Minima
 from nucleate.pipeline.rank import RankSettings, combined_energies, default_energy, rerank
-from nucleate.pipeline.reference import SAME_PACKING, find_reference
-from nucleate.pipeline.search import Minima, SearchResult, SearchSettings, search, total_energy
+from nucleate.pipeline.reference import SAME_PACKING, find_reference, is_same
+from nucleate.pipeline.search import SearchResult, search, warm_up
+from nucleate.pipeline.units import SearchSettings, total_energy
 from nucleate.report.page import write_report
 
-SEARCH_SHARE = 0.7  # of the time budget; ranking and writing take the rest
-SYMMETRY_TOLERANCE = 0.05  # Å; minimised crystals are symmetric to within their force tolerance
+SEARCH_SHARE, LONE_SEARCH_SHARE = (
+    0.7,
+    0.9,
+)  # of the time budget: with and without an energy model to rank after it
+
+TWIN_ENERGY, TWIN_DENSITY, TWIN_RMSD = 0.5, 0.01, 0.15  # kJ/mol per molecule, relative, Å
 
 
 def half_one_or_two(z_prime: float) -> float:
@@ -111,7 +118,6 @@ def predict(
     settings = settings or PredictSettings()
     tell = progress or (lambda *_: None)
     clock = Stopwatch()
-    deadline = None if settings.budget is None else clock.start + settings.budget
     reference = read_crystal(settings.reference) if settings.reference else None
     subject = read_subject(source, settings.conform, settings.seed, name)
     wanted = arms(subject.composition, settings.space_groups, settings.z, settings.z_prime)
@@ -121,11 +127,18 @@ def predict(
             model.start()
     folder = _prepare(folder or Path("results") / subject.name, subject, wanted, settings, resume)
     clock.lap("conform")
+    tell("search", 0, settings.n, "compiling, on the first run only")
+    warm_up(subject.composition, wanted[0], field)
+    clock.lap("compile")
+    begin = time.monotonic() - clock.laps["conform"]  # what is compiled once a machine is outside the budget
+    deadline = None if settings.budget is None else begin + settings.budget
 
     def searching(done: int, asked: int, minima: Minima | None) -> None:
         tell("search", done, asked, "" if minima is None else f"{len(minima)} distinct minima")
 
-    limit = None if settings.budget is None else clock.start + SEARCH_SHARE * settings.budget
+    energy = settings.energy or default_energy()
+    share = SEARCH_SHARE if energy != "forcefield" else LONE_SEARCH_SHARE
+    limit = None if settings.budget is None else begin + share * settings.budget
     result = search(
         subject.composition,
         wanted,
@@ -138,7 +151,7 @@ def predict(
     clock.lap("search")
     candidates = candidates_of(result, settings)
     clock.lap("deduplicate")
-    energy, failures, found = settings.energy or default_energy(), dict[str, int](), None
+    failures, found = dict[str, int](), None
     try:
         if energy != "forcefield" and result.stopped != "user" and candidates:
             candidates, failures = _rerank(candidates, energy, settings, deadline, tell)
@@ -154,8 +167,9 @@ def predict(
     provenance = {"command": run["command"], "version": __version__, "seed": settings.seed}
     rows = write_landscape(folder, candidates, subject.name, provenance)
     clock.lap("write")
+    cpu = clock.cpu + (sum(result.seconds.values()) if settings.workers > 1 else 0.0)
     run |= {"timings": clock.laps, "search_cpu_seconds": result.seconds}
-    run |= {"wall_seconds": clock.total, "cpu_seconds": clock.cpu + sum(result.seconds.values())}
+    run |= {"wall_seconds": clock.total, "cpu_seconds": cpu}
     run = write_run(folder, run)
     tell("report", 0, 1, "")
     write_report(folder)
@@ -259,9 +273,29 @@ def _identity(subject: Subject, wanted: list[Arm], settings: PredictSettings) ->
 def candidates_of(result: SearchResult, settings: PredictSettings) -> list[Candidate]:
     """The lowest sound minima as crystals, energies with tight lattice sums; best first."""
     minima = result.minima
-    sound = [i for i in range(len(minima)) if minima.contact[i] >= CLASH][: settings.keep]
-    found = sorted((_candidate(result, i, settings) for i in sound), key=lambda c: c.energy)
-    return [c for c in found if c.energy <= found[0].energy + settings.window]
+    kept: list[Candidate] = []
+    for i in range(len(minima)):
+        if minima.contact[i] < CLASH:
+            continue
+        if len(kept) == settings.keep:
+            break
+        candidate = _candidate(result, i, settings)
+        twin = next((k for k, other in enumerate(kept) if same_packing(other, candidate)), None)
+        if twin is None:
+            kept.append(candidate)
+        else:
+            kept[twin] = replace(kept[twin], hits=kept[twin].hits + candidate.hits)
+    kept.sort(key=lambda c: c.energy)
+    return [c for c in kept if c.energy <= kept[0].energy + settings.window]
+
+
+def same_packing(a: Candidate, b: Candidate) -> bool:
+    """Minima that stopped a little apart: 15 molecules within `TWIN_RMSD`, near in energy and density."""
+    near = (
+        abs(a.energy - b.energy) < TWIN_ENERGY
+        and abs(a.crystal.density / b.crystal.density - 1) < TWIN_DENSITY
+    )
+    return near and is_same(compare_packing(a.crystal, b.crystal), TWIN_RMSD)
 
 
 def _candidate(result: SearchResult, i: int, settings: PredictSettings) -> Candidate:

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from nucleate.crystal.crystal import Crystal
+from nucleate.crystal.rigid import normalise_hydrogens
 from nucleate.crystal.standardise import formula_units, represent_symmetric
 from nucleate.errors import InputError
 from nucleate.physics.energy import ProcessSettings, energy_model
@@ -18,7 +19,8 @@ from nucleate.physics.relax_atoms import RelaxAtomsSettings, relax_atoms
 
 
 class RelaxSettings(BaseModel, frozen=True, extra="forbid"):
-    """`energy` "forcefield" keeps molecules rigid and the space group; any other name frees all atoms."""
+    """`energy` "forcefield" keeps molecules rigid (hydrogens at neutron distances) and the space group; any other
+    name frees all atoms."""
 
     energy: str = "forcefield"
     fmax: PositiveFloat = 0.05  # eV/Å, all-atom
@@ -68,7 +70,7 @@ def relax(
 
 def _rigid(crystal: Crystal, settings: RelaxSettings) -> RelaxedCrystal:
     try:
-        packing, _ = represent_symmetric(crystal)
+        packing, _ = represent_symmetric(normalise_hydrogens(crystal))
         field = ForceField.for_molecules(packing.species)
     except InputError as error:
         return RelaxedCrystal(crystal, math.nan, False, str(error))

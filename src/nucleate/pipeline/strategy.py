@@ -14,6 +14,7 @@ from nucleate.pipeline.generate import Arm
 LOW = 8.0 * KJ_PER_MOL  # eV above the lowest minimum: what a search is after
 MAX_PARENTS = 40
 PARENT_SHARE = 0.15  # of the distinct minima
+TEMPER = 0.6  # exponent of the prior: a group chosen ten times as often needs not ten times as many starts
 CURIOSITY = 0.3  # how much of an arm's prior share it keeps when it yields nothing
 
 
@@ -50,8 +51,8 @@ def plan_round(
 ) -> Plan:
     """Starts for round `number` of `rounds`, which together make n.
 
-    The first round follows the prior alone. Later ones give `perturb` of their starts to the lowest minima and
-    spread the rest by prior x (CURIOSITY + low minima per start, relative to the mean).
+    The first round follows the tempered prior alone. Later ones give `perturb` of their starts to the lowest minima and
+    spread the rest by prior^TEMPER x (CURIOSITY + low minima per start, relative to the mean).
     """
     total = n * (number + 1) // rounds - n * number // rounds
     parents: list[int] = []
@@ -61,7 +62,7 @@ def plan_round(
     nearby = int(total * perturb) if parents else 0
     yields = state.low_minima / np.maximum(state.random_starts, 1)
     mean = state.low_minima.sum() / max(sum(state.random_starts), 1)
-    weight = state.prior * (CURIOSITY + (yields / mean if mean > 0 else 1.0))
+    weight = state.prior**TEMPER * (CURIOSITY + (yields / mean if mean > 0 else 1.0))
     share = np.bincount(arm[parents], minlength=len(state.prior)) if parents else np.zeros(len(state.prior))
     return Plan(random=apportion(total - nearby, weight), perturbed=apportion(nearby, share), parents=parents)
 

@@ -1,0 +1,201 @@
+"""A unit of search: a batch of starts of one arm, from random numbers to tight minima, and its file."""
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from nucleate.crystal.packing import Packings
+from nucleate.files import write_atomically
+from nucleate.physics.forcefield import ForceField
+from nucleate.physics.minimise import (
+    PRESS,
+    ROUGH,
+    TIGHT,
+    closest_contacts,
+    minimise,
+    pair_energy_fingerprints,
+)
+from nucleate.physics.parameters import KJ_PER_MOL
+from nucleate.pipeline.deduplicate import DuplicateTolerance, distinct_crystals
+from nucleate.pipeline.generate import Arm, Composition, perturbed_packings, random_packings
+
+
+class SearchSettings(BaseModel, frozen=True, extra="forbid"):
+    """How many starts, and what happens to each."""
+
+    n: PositiveInt = 5000
+    seed: NonNegativeInt = 0
+    sequence: Literal["sobol", "random"] = "sobol"
+    unit: PositiveInt = 50  # starts
+    rounds: PositiveInt = 6
+    perturb: float = Field(
+        0.35, ge=0, le=0.95
+    )  # share of later rounds that starts from the lowest minima found
+    window: PositiveFloat = 12.0  # kJ/mol above the lowest known minimum: what is worth a tight minimisation
+    workers: PositiveInt = 2
+
+
+ROUGH_TOLERANCE = DuplicateTolerance(energy=0.3 * KJ_PER_MOL, volume=0.008, pair_energy=1.2 * KJ_PER_MOL)
+TENSORS = ("lattice", "centroid", "rotation", "handedness", "conformer")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One batch of starts: what to do, not how it went."""
+
+    round: int
+    index: int
+    arm: int
+    kind: Literal["random", "perturbed"]
+    first: int
+    count: int
+    ceiling: float | None  # eV per formula unit; rough minima above it are left
+
+    @property
+    def name(self) -> str:
+        return f"{self.round:03d}-{self.index:03d}"
+
+
+@dataclass(frozen=True, eq=False)
+class UnitResult:
+    """Minima of one unit, and counts of what happened to its starts."""
+
+    unit: Unit
+    packings: Packings
+    energy: Tensor  # (minima,) eV per formula unit, conformer energies included
+    volume: Tensor  # (minima,) Å^3 per formula unit
+    fingerprint: Tensor  # (minima, pairs) eV
+    contact: Tensor  # (minima,) closest contact, see `closest_contacts`
+    hits: Tensor  # (minima,) starts that came down here
+    start: Tensor  # (minima,) number of the start
+    counts: dict[str, int]
+    seconds: dict[str, float]
+
+
+def run_unit(
+    composition: Composition,
+    arm: Arm,
+    field: ForceField,
+    settings: SearchSettings,
+    unit: Unit,
+    parents: Packings | None,
+) -> UnitResult:
+    """Generate, press, minimise roughly, keep the promising and distinct ones, minimise tightly."""
+    clock = Clock()
+    if unit.kind == "random":
+        starts = random_packings(composition, arm, unit.first, unit.count, settings.seed, settings.sequence)
+    else:
+        assert parents is not None, "a perturbed unit needs parents"
+        starts = perturbed_packings(parents, unit.count, settings.seed, f"{arm.key}/{unit.name}")
+    clock.lap("generate")
+    pressed = minimise(starts, field, PRESS)
+    clock.lap("press")
+    rough = minimise(pressed.packings[torch.nonzero(~pressed.collapsed).flatten()], field, ROUGH)
+    alive = torch.nonzero(~rough.collapsed).flatten()
+    energy = total_energy(composition, arm, rough.packings, rough.energy)[alive]
+    ceiling = energy.min().item() + settings.window * KJ_PER_MOL if len(energy) else 0.0
+    if unit.ceiling is not None:
+        ceiling = unit.ceiling
+    low = alive[energy <= ceiling]
+    start = torch.nonzero(~pressed.collapsed).flatten()[low] + unit.first
+    candidates, energy = rough.packings[low], energy[energy <= ceiling]
+    distinct = distinct_crystals(
+        energy.numpy(),
+        per_formula_unit(arm, candidates.volume).numpy(),
+        pair_energy_fingerprints(candidates, field).numpy(),
+        ROUGH_TOLERANCE,
+    )
+    chosen = torch.from_numpy(distinct.kept)
+    clock.lap("rough")
+    tight = minimise(candidates[chosen], field, TIGHT)
+    good = torch.nonzero(~tight.collapsed).flatten()
+    packings = tight.packings[good]
+    contact = closest_contacts(packings, field)
+    clock.lap("tight")
+    return UnitResult(
+        unit=unit,
+        packings=packings,
+        energy=total_energy(composition, arm, packings, tight.energy[good]),
+        volume=per_formula_unit(arm, packings.volume),
+        fingerprint=pair_energy_fingerprints(packings, field),
+        contact=contact,
+        hits=torch.from_numpy(distinct.multiplicity)[good],
+        start=start[chosen][good],
+        counts={
+            "asked": unit.count,
+            "generated": len(starts),
+            "collapsed in the press": int(pressed.collapsed.sum()),
+            "collapsed in minimisation": int(rough.collapsed.sum() + tight.collapsed.sum()),
+            "above the energy window": int((~rough.collapsed).sum()) - len(low),
+            "within the energy window": len(low),
+            "not converged": int((~tight.converged[good]).sum()),
+            "minima": len(good),
+        },
+        seconds=clock.seconds,
+    )
+
+
+def total_energy(composition: Composition, arm: Arm, packings: Packings, energy: Tensor) -> Tensor:
+    """eV per formula unit: lattice energy and what the conformers cost."""
+    cost = sum(
+        composition.conformer_energies[k].double()[packings.conformer[:, m]]
+        for m, k in enumerate(packings.kind.tolist())
+    )
+    return (energy + cost) / arm.formula_units
+
+
+def per_formula_unit(arm: Arm, volume: Tensor) -> Tensor:
+    return volume / (len(arm.group) * arm.formula_units)
+
+
+class Clock:
+    """CPU-seconds of this process between laps."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def lap(self, name: str) -> None:
+        now = time.process_time()
+        self.seconds[name] = self.seconds.get(name, 0.0) + now - self._last
+        self._last = now
+
+
+def save_unit(result: UnitResult, folder: Path) -> None:
+    """One safetensors file a unit, written atomically; metadata are JSON."""
+    tensors = {name: getattr(result.packings, name).contiguous() for name in TENSORS}
+    for name in ("energy", "volume", "fingerprint", "contact", "hits", "start"):
+        tensors[name] = getattr(result, name).contiguous()
+    about = {"unit": result.unit.__dict__, "counts": result.counts, "seconds": result.seconds}
+    write_atomically(
+        folder / f"{result.unit.name}.safetensors", save(tensors, {"nucleate": json.dumps(about)})
+    )
+
+
+def load_unit(path: Path, unit: Unit, like: Packings) -> UnitResult | None:
+    """A finished unit, or None where the file is missing, damaged or belongs to other settings: then it is redone."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(str(path), "pt") as file:
+            about = json.loads((file.metadata() or {}).get("nucleate", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError):
+        return None
+    if about.get("unit") != unit.__dict__:
+        return None
+    return UnitResult(
+        unit=unit,
+        packings=replace(like, **{name: tensors.pop(name) for name in TENSORS}),
+        counts=about["counts"],
+        seconds=about["seconds"],
+        **tensors,
+    )

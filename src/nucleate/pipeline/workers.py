@@ -1,0 +1,131 @@
+"""Processes that run units of a search, and end when they should."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from nucleate.crystal.packing import Packings
+from nucleate.errors import NucleateError
+from nucleate.physics.forcefield import ForceField
+from nucleate.pipeline.generate import Arm, Composition
+from nucleate.pipeline.units import SearchSettings, Unit, UnitResult, run_unit
+
+
+class Workers:
+    """Processes that run units; one worker means this process itself.
+
+    Every process holds the far end of a pipe, the lifeline: when ours is closed, or we are gone, it ends at once.
+    """
+
+    def __init__(self, count: int, context: tuple[Any, ...]) -> None:
+        self.count, self.context = count, context
+        self.pool: ProcessPoolExecutor | None = None
+        self.lifeline: Connection | None = None
+
+    def __enter__(self) -> "Workers":
+        if self.count > 1:
+            spawn = multiprocessing.get_context("spawn")
+            far_end, self.lifeline = spawn.Pipe(duplex=False)
+            self.pool = ProcessPoolExecutor(self.count, spawn, _start_worker, (far_end, *self.context))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.pool is not None:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+        self.stop()
+
+    def stop(self) -> None:
+        """End the processes without waiting for their units."""
+        if self.lifeline is not None:
+            self.lifeline.close()
+
+    def run(
+        self, units: list[Unit], parents: Callable[[Unit], Packings | None], deadline: float | None
+    ) -> Iterator[UnitResult]:
+        """Results as they come; after the deadline running units are awaited and no more are begun."""
+
+        def late() -> bool:
+            return deadline is not None and time.monotonic() > deadline
+
+        queue = iter(units)
+        if self.pool is None:
+            composition, arms, field, settings = self.context
+            for unit in queue:
+                if late():
+                    return
+                yield run_unit(composition, arms[unit.arm], field, settings, unit, parents(unit))
+            return
+        running: set[Future[UnitResult]] = set()
+        exhausted = False
+        while True:
+            while not exhausted and not late() and len(running) < self.count + 1:
+                following = next(queue, None)
+                if following is None:
+                    exhausted = True
+                else:
+                    with _ctrl_c_held_back():  # a new process inherits this, so it never dies of Ctrl-C
+                        running.add(self.pool.submit(_run_in_worker, following, parents(following)))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            try:
+                for future in done:
+                    yield future.result()
+            except BrokenProcessPool:
+                raise NucleateError(
+                    "a worker process died (out of memory?). Finished units are kept: go on with --resume, with fewer "
+                    "--workers if memory is short."
+                ) from None
+
+
+@contextmanager
+def _ctrl_c_held_back() -> Iterator[None]:
+    """Ctrl-C waits until the block is done (where signals can be blocked at all)."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_WORKER_CONTEXT: dict[str, Any] = {}
+
+
+def _start_worker(
+    lifeline: Connection,
+    composition: Composition,
+    arms: list[Arm],
+    field: ForceField,
+    settings: SearchSettings,
+) -> None:
+    """Each process works on one thread, leaves Ctrl-C to its parent and does not outlive it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
+    torch.set_num_threads(1)
+    _WORKER_CONTEXT["context"] = (composition, arms, field, settings)
+
+
+def _end_with(lifeline: Connection) -> None:
+    """Thread: nothing is ever sent, so reading returns when the other end is closed."""
+    try:
+        lifeline.recv()
+    except (EOFError, OSError):
+        os._exit(1)
+
+
+def _run_in_worker(unit: Unit, parents: Packings | None) -> UnitResult:
+    composition, arms, field, settings = _WORKER_CONTEXT["context"]
+    return run_unit(composition, arms[unit.arm], field, settings, unit, parents)
