@@ -35,8 +35,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-errors = Console(stderr=True)
-out = Console()
+errors = Console(stderr=True, markup=False, highlight=False)  # SMILES such as c1cc[nH]c1 are no markup
+out = Console(markup=False, highlight=False)
 
 UsageError: type[Any] = typer.BadParameter.__mro__[1]  # of click, wherever this version of typer keeps it
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -363,7 +363,7 @@ def show(rows: list[dict[str, Any]], run: dict[str, Any], folder: Path) -> None:
     """The ten best crystals and where everything is."""
     counts = run["counts"]
     head = f"{run['molecule']['name']}: {counts['distinct']} distinct minima from {counts['asked']} starts"
-    out.print(f"[bold]{head}[/bold] in {run['wall_seconds']:.0f} s (energies: {run['energy_model']})")
+    out.print(f"{head} in {run['wall_seconds']:.0f} s (energies: {run['energy_model']})", style="bold")
     if rows:
         out.print(_best_ten(rows))
     else:

@@ -112,6 +112,14 @@ def test_a_racemate_is_searched_with_both_hands() -> None:
     assert 0.3 < (hands[:, 1] == 1).double().mean() < 0.7
 
 
+def test_an_achiral_partner_of_an_enantiomer_takes_both_hands() -> None:
+    pair = composition_of("C[C@H](N)C(=O)O.OCCO")
+    assert pair.enantiopure
+    hands = random_packings(pair, arm_of("P21"), 0, 100, 0).handedness
+    assert (hands[:, 0] == 1).all()
+    assert 0.3 < (hands[:, 1] == 1).double().mean() < 0.7
+
+
 def test_half_a_molecule_is_a_whole_one_in_a_subgroup_of_index_two() -> None:
     benzene = composition_of("c1ccccc1")
     [half] = arms(benzene, "P-1", z_prime=(0.5,))

@@ -188,11 +188,6 @@ def random_packings(
     u = _uniform_numbers(7 + 8 * len(kinds), first, count, _seed_of(seed, arm.key), sequence)
     lattice = _cells(arm, u[:, :7], composition.volume * arm.formula_units * len(arm.group))
     body = u[:, 7:].unflatten(1, (len(kinds), 8))
-    hands = torch.ones(count, len(kinds), dtype=torch.long)
-    if (
-        not composition.enantiopure
-    ):  # the first molecule's hand only chooses between a crystal and its mirror image
-        hands[:, 1:] = torch.where(body[:, 1:, 7] < 0.5, 1, -1)
     return Packings(
         species=composition.species,
         group=arm.group,
@@ -200,7 +195,7 @@ def random_packings(
         lattice=lattice,
         centroid=body[..., :3].contiguous(),
         rotation=rotation_from_uniform(body[..., 3:6]),
-        handedness=hands,
+        handedness=_choose_hands(composition, kinds, body[..., 7]),
         conformer=_choose_conformers(composition, kinds, body[..., 6]),
     )
 
@@ -289,6 +284,19 @@ def _cells(arm: Arm, u: Float[Tensor, "count 7"], target: float) -> Float[Tensor
 def _feasible(angles: Float[Tensor, "count 3"]) -> Float[Tensor, "count 3"]:
     """Right angles in place of triples that close to no cell."""
     return torch.where(angles_feasible(angles)[:, None], angles, torch.full_like(angles, math.pi / 2))
+
+
+def _choose_hands(composition: Composition, kinds: Sequence[int], u: Float[Tensor, "count bodies"]) -> Tensor:
+    """+1 or -1 alike, except where the hand says nothing new or makes another substance.
+
+    The hand of the first molecule only chooses between a crystal and its mirror image. Where that is another
+    substance, chiral molecules stay as they are and all others, which a conformer alone makes chiral, are free.
+    """
+    if composition.enantiopure:
+        free = torch.tensor([not composition.species[k].is_chiral for k in kinds])
+    else:
+        free = torch.arange(len(kinds)) > 0
+    return torch.where(free & (u >= 0.5), -1, 1)
 
 
 def _choose_conformers(
