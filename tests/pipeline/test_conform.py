@@ -123,7 +123,13 @@ def test_the_hand_of_a_cif_follows_its_space_group() -> None:
 
 @pytest.mark.parametrize(
     ("smiles", "reason"),
-    [("[NH4+]", "charged"), ("C" * 45, "too large"), ("C[CH2]", "radical"), ("C1CC", "bad SMILES")],
+    [
+        ("C[C@H](N)C(=O)O.C[C@@H](N)C(=O)O", "both enantiomers"),
+        ("[NH4+]", "charged"),
+        ("C" * 45, "too large"),
+        ("C[CH2]", "radical"),
+        ("C1CC", "bad SMILES"),
+    ],
 )
 def test_what_cannot_be_searched_is_refused(smiles: str, reason: str) -> None:
     with pytest.raises(InputError) as caught:

@@ -7,6 +7,7 @@ from math import gcd
 from pathlib import Path
 
 import torch
+from rdkit import Chem
 
 from nucleate.crystal.io import read_crystal, read_stoichiometry
 from nucleate.crystal.molecule import Molecule
@@ -52,6 +53,7 @@ def read_subject(
             "'[NH4+].[Cl-]'.",
             reason="charged",
         )
+    _refuse_mirror_pairs([m for m, _ in given])
     parts = [_with_conformers(m, settings, seed) for m, _ in given]
     counts = [n for _, n in given]
     units = reduce(gcd, counts)
@@ -64,6 +66,19 @@ def read_subject(
     )
     called = folder_name(name) if name else default_name(source, smiles)
     return Subject(called, smiles, composition, _notes(given, composition))
+
+
+def _refuse_mirror_pairs(molecules: list[Molecule]) -> None:
+    """Two enantiomers as two species would be kept in their hands, and their racemate never be found."""
+    names = {Chem.CanonSmiles(m.smiles) for m in molecules if m.is_chiral}
+    for name in sorted(names):
+        mirrored = Chem.CanonSmiles(name.replace("@@", "!").replace("@", "@@").replace("!", "@"))
+        if mirrored in names:
+            raise InputError(
+                f"expected one SMILES for a racemate, got both enantiomers {name} and {mirrored}. Write it once and "
+                "without @; with --z-prime 2 both hands may also share an asymmetric unit.",
+                reason="both enantiomers",
+            )
 
 
 def _with_conformers(molecule: Molecule, settings: ConformSettings | None, seed: int) -> Conformers:
@@ -83,8 +98,6 @@ def _is_enantiopure(source: str, molecules: list[Molecule]) -> bool:
 
 
 def _notes(given: list[tuple[Molecule, int]], composition: Composition) -> list[str]:
-    from rdkit import Chem
-
     notes = []
     for molecule, _ in given:
         centres = Chem.FindMolChiralCenters(
