@@ -142,7 +142,7 @@ def stop_after(units: int, how: type[BaseException]) -> Callable[..., Any]:
 def test_ctrl_c_in_the_search_keeps_what_was_found(
     formamide: Prediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nucleate.pipeline.search.run_unit", stop_after(4, KeyboardInterrupt))
+    monkeypatch.setattr("nucleate.pipeline.workers.run_unit", stop_after(4, KeyboardInterrupt))
     cut = run("NC=O", tmp_path)
     assert cut.run["interrupted"]
     assert cut.run["stopped"] == "user"
@@ -158,7 +158,7 @@ def test_ctrl_c_in_the_search_keeps_what_was_found(
 
 
 def test_ctrl_c_before_anything_was_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nucleate.pipeline.search.run_unit", stop_after(0, KeyboardInterrupt))
+    monkeypatch.setattr("nucleate.pipeline.workers.run_unit", stop_after(0, KeyboardInterrupt))
     cut = run("NC=O", tmp_path)
     assert (cut.rows, cut.run["interrupted"]) == ([], True)
     assert table(tmp_path) == []
@@ -358,7 +358,7 @@ def test_ctrl_c_ends_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     source = tmp_path / "list.csv"
     source.write_text("name,smiles\na,NC=O\nb,NC(N)=O\n")
     settings = PredictSettings.model_validate({**SMALL, "n": 12})
-    monkeypatch.setattr("nucleate.pipeline.search.run_unit", stop_after(2, KeyboardInterrupt))
+    monkeypatch.setattr("nucleate.pipeline.workers.run_unit", stop_after(2, KeyboardInterrupt))
     rows = predict_list(source, settings, tmp_path / "out")
     assert [(r["name"], r["failure"]) for r in rows] == [("a", "interrupted")]
     monkeypatch.undo()
