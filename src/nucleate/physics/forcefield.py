@@ -32,8 +32,8 @@ class Accuracy(NamedTuple):
     k_max: float
 
 
-COARSE = Accuracy(cutoff=7.0, alpha=0.36, k_max=1.9)  # within about 1 kJ/mol of FINAL
-FINE = Accuracy(cutoff=10.0, alpha=0.30, k_max=2.2)
+COARSE = Accuracy(cutoff=7.0, alpha=0.40, k_max=2.1)  # within about 1 kJ/mol of FINAL
+FINE = Accuracy(cutoff=10.0, alpha=0.32, k_max=2.4)
 FINAL = Accuracy(cutoff=14.0, alpha=0.28, k_max=2.8)
 
 DONOR_CONTACT = 1.75  # Å between a hydrogen on N or O and N or O: hydrogen bonds may be this short

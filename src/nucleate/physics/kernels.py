@@ -267,6 +267,10 @@ def pair_terms(r2, A, B, C, qq, alpha, limit, buffer, u, du):
     """
     n = len(r2)
     a2 = alpha * alpha
+    # what the Ewald terms still are at the cutoff is taken off, so that the energy has no step there
+    edge = a2 * limit
+    edge_coulomb = math.erfc(math.sqrt(edge)) / math.sqrt(limit)
+    edge_dispersion = (1.0 + edge * (1.0 + 0.5 * edge)) * math.exp(-edge) / limit**3
     first, second, scratch, repulsions, gaussians = buffer[0], buffer[1], buffer[2], buffer[3], buffer[4]
     for k in range(n):
         first[k] = max(-B[k] * math.sqrt(r2[k]), -700.0)
@@ -287,7 +291,7 @@ def pair_terms(r2, A, B, C, qq, alpha, limit, buffer, u, du):
             0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429)))
         )
         v = tail * g * inverse
-        value = repulsion - attraction * shape + qq[k] * v
+        value = repulsion - attraction * shape + qq[k] * v + (C[k] * edge_dispersion - qq[k] * edge_coulomb)
         slope = -B[k] * repulsion * inverse + attraction * (6.0 * inverse2 * shape + a2 * s * s * g)
         slope -= qq[k] * (v + 1.1283791670955126 * alpha * g) * inverse2
         inside = r2[k] < limit

@@ -231,9 +231,16 @@ def minimise_one(
             step *= 0.3
             slope *= 0.3
         if not accepted:
-            if fresh:
+            if fresh and moved == 0.0:
                 return energy, largest, steps, STUCK, evaluations
-            H, fresh = np.eye(n), True
+            # near a minimum the small jump between old lists and new ones can hide the way down: make them here
+            H, fresh, moved = np.eye(n), True, 0.0
+            lists = neighbour_lists(level, lattice, centroid, rotation, body, group, tables, x)
+            energy = potential_energy(
+                level, lattice, centroid, rotation, body, group, tables, lists, work, gradient, basis
+            )
+            evaluations += 1
+            largest = np.max(np.abs(gradient))
             continue
         y = new_gradient - gradient
         sy = step @ y
