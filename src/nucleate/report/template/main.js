@@ -14,6 +14,13 @@ function referenceTile() {
   return tile("Reference", reference.found ? `found, rank ${fixed(reference.rank)}` : "not found", note);
 }
 
+/** What the crystals of the page were chosen from. */
+function searched(counts) {
+  if (!isNumber(counts.asked)) return null;
+  const starts = `${count(counts.asked)} starts`;
+  return isNumber(counts.distinct) ? `of ${count(counts.distinct)} distinct, ${starts}` : `from ${starts}`;
+}
+
 function drawHeader() {
   const run = data.run;
   const molecule = run.molecule ?? {};
@@ -22,7 +29,7 @@ function drawHeader() {
   const best = crystals[0];
   const counts = run.counts ?? {};
   const tiles = [
-    tile("Distinct crystals", count(crystals.length), isNumber(counts.asked) ? `from ${count(counts.asked)} starts` : null),
+    tile("Crystals", count(crystals.length), searched(counts)),
     best ? tile("Lowest in energy", best.symbol, `${fixed(best.density, 3)} g/cm³, ${fixed(best.lattice_energy, 1)} kJ/mol`) : null,
     best ? tile("Within 5 kJ/mol", count(close), "of the lowest, per molecule") : null,
     referenceTile(),
