@@ -5,14 +5,10 @@ conform -> generate, press, minimise (search) -> deduplicate -> rank -> report
 
 import hashlib
 import json
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -23,33 +19,30 @@ from nucleate import __version__
 from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.cif_write import cif_text
 from nucleate.crystal.crystal import Crystal
-from nucleate.crystal.standardise import find_symmetry, formula_units
+from nucleate.crystal.standardise import formula_units
 from nucleate.errors import EnergyModelError, InputError
 from nucleate.files import write_atomically
-from nucleate.metrics.packing import compare_packing
 from nucleate.physics.energy import energy_model
-from nucleate.physics.forcefield import FINAL, ForceField
-from nucleate.physics.minimise import CLASH
+from nucleate.physics.forcefield import ForceField
 from nucleate.physics.parameters import KJ_PER_MOL
+from nucleate.pipeline.candidates import candidates_of
 from nucleate.pipeline.composition import Subject, read_subject
 from nucleate.pipeline.conform import ConformSettings
-from nucleate.pipeline.convergence import convergence
 from nucleate.pipeline.folders import make_folder
 from nucleate.pipeline.generate import Arm, arms
-from nucleate.pipeline.landscape import SYMMETRY_TOLERANCE, Candidate, write_landscape, write_run
+from nucleate.pipeline.landscape import Candidate, write_landscape, write_run
 from nucleate.pipeline.minima import Minima
 from nucleate.pipeline.rank import RankSettings, combined_energies, default_energy, rerank
-from nucleate.pipeline.reference import SAME_PACKING, find_reference, is_same
+from nucleate.pipeline.reference import SAME_PACKING, find_reference
+from nucleate.pipeline.run_record import describe
 from nucleate.pipeline.search import SearchResult, search, warm_up
-from nucleate.pipeline.units import SearchSettings, total_energy
+from nucleate.pipeline.units import SearchSettings
 from nucleate.report.page import write_report
 
 SEARCH_SHARE, LONE_SEARCH_SHARE = (
     0.7,
     0.9,
 )  # of the time budget: with and without an energy model to rank after it
-
-TWIN_ENERGY, TWIN_DENSITY, TWIN_RMSD = 0.5, 0.01, 0.15  # kJ/mol per molecule, relative, Å
 
 
 def half_one_or_two(z_prime: float) -> float:
@@ -99,82 +92,31 @@ class Prediction:
         return self.folder / "report.html"
 
 
-def predict(
-    source: str,
-    settings: PredictSettings | None = None,
-    folder: Path | None = None,
-    *,
-    name: str | None = None,
-    resume: bool = False,
-    progress: Progress | None = None,
-) -> Prediction:
-    """Predict the crystals of a molecule (SMILES, molecule file or CIF) into a folder.
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Everything that is settled before the search begins."""
 
-    The folder defaults to results/<name>. With the same settings work that is already there is taken up again;
-    with others an InputError says so, and nothing is touched. KeyboardInterrupt during search or ranking writes
-    what was found and sets run.json's "interrupted". Raises InputError or EnergyModelError, before any search, where
-    the energy model that the settings name cannot run.
-    """
-    settings = settings or PredictSettings()
-    tell = progress or (lambda *_: None)
-    clock = Stopwatch()
-    reference = read_crystal(settings.reference) if settings.reference else None
-    subject = read_subject(source, settings.conform, settings.seed, name)
-    wanted = arms(subject.composition, settings.space_groups, settings.z, settings.z_prime)
-    field = _force_field(subject, settings.charges)
-    if settings.energy is not None:
-        with energy_model(settings.energy) as model:
-            model.start()
-    folder = _prepare(folder or Path("results") / subject.name, subject, wanted, settings, resume)
-    clock.lap("conform")
-    tell("search", 0, settings.n, "compiling, on the first run only")
-    warm_up(subject.composition, wanted[0], field)
-    clock.lap("compile")
-    begin = time.monotonic() - clock.laps["conform"]  # what is compiled once a machine is outside the budget
-    deadline = None if settings.budget is None else begin + settings.budget
+    source: str
+    subject: Subject
+    arms: list[Arm]
+    forces: ForceField
+    folder: Path
+    reference: Crystal | None
 
-    def searching(done: int, asked: int, minima: Minima | None) -> None:
-        tell("search", done, asked, "" if minima is None else f"{len(minima)} distinct minima")
 
-    energy = settings.energy or default_energy()
-    share = SEARCH_SHARE if energy != "forcefield" else LONE_SEARCH_SHARE
-    limit = None if settings.budget is None else begin + share * settings.budget
-    result = search(
-        subject.composition,
-        wanted,
-        _search_settings(settings),
-        field=field,
-        folder=folder / "units",
-        deadline=limit,
-        progress=searching,
-    )
-    clock.lap("search")
-    candidates = candidates_of(result, settings)
-    clock.lap("deduplicate")
-    failures, found = dict[str, int](), None
-    try:
-        if energy != "forcefield" and result.stopped != "user" and candidates:
-            candidates, failures = _rerank(candidates, energy, settings, deadline, tell)
-        clock.lap("rank")
-        if reference is not None and settings.reference is not None:
-            candidates, found = _compare(candidates, reference, settings.reference)
-            clock.lap("reference")
-    except KeyboardInterrupt:  # the search is done and must not be lost
-        result = replace(result, stopped="user")
-    run = describe(source, subject, settings, result, candidates, failures)
-    judged = any(c.energy_model != "forcefield" for c in candidates)
-    run |= {"energy_model": energy if judged else "forcefield", "reference": found, "started": clock.began}
-    provenance = {"command": run["command"], "version": __version__, "seed": settings.seed}
-    rows = write_landscape(folder, candidates, subject.name, provenance)
-    clock.lap("write")
-    cpu = clock.cpu + (sum(result.seconds.values()) if settings.workers > 1 else 0.0)
-    run |= {"timings": clock.laps, "search_cpu_seconds": result.seconds}
-    run |= {"wall_seconds": clock.total, "cpu_seconds": cpu}
-    run = write_run(folder, run)
-    tell("report", 0, 1, "")
-    write_report(folder)
-    tell("report", 1, 1, "")
-    return Prediction(folder, rows, run)
+@dataclass(frozen=True, eq=False)
+class Judged:
+    """Candidates best first; what the energy model could not do; what became of the reference."""
+
+    candidates: list[Candidate]
+    failures: dict[str, int] = field(default_factory=dict)
+    reference: dict[str, Any] | None = None
+
+    @property
+    def energy_model(self) -> str:
+        """The model that judged the shortlist, or the force field where none did."""
+        names = {c.energy_model for c in self.candidates} - {"forcefield"}
+        return names.pop() if names else "forcefield"
 
 
 class Stopwatch:
@@ -201,6 +143,60 @@ class Stopwatch:
         return time.process_time() - self._cpu
 
 
+def predict(
+    source: str,
+    settings: PredictSettings | None = None,
+    folder: Path | None = None,
+    *,
+    name: str | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Prediction:
+    """Predict the crystals of a molecule (SMILES, molecule file or CIF) into a folder.
+
+    The folder defaults to results/<name>. With the same settings work that is already there is taken up again;
+    with others an InputError says so, and nothing is touched. KeyboardInterrupt during search or ranking writes
+    what was found and sets run.json's "interrupted". Raises InputError or EnergyModelError, before any search, where
+    the energy model that the settings name cannot run.
+    """
+    settings = settings or PredictSettings()
+    tell = progress or (lambda *_: None)
+    clock = Stopwatch()
+    job = _prepare(source, settings, folder, name, resume)
+    clock.lap("conform")
+    tell("search", 0, settings.n, "compiling, on the first run only")
+    warm_up(job.subject.composition, job.arms[0], job.forces)
+    clock.lap("compile")
+    # what is compiled once a machine is outside the budget
+    end_of_search, end = _deadlines(settings, time.monotonic() - clock.laps["conform"])
+
+    def searching(done: int, asked: int, minima: Minima | None) -> None:
+        tell("search", done, asked, "" if minima is None else f"{len(minima)} distinct minima")
+
+    result = search(
+        job.subject.composition,
+        job.arms,
+        _search_settings(settings),
+        field=job.forces,
+        folder=job.folder / "units",
+        deadline=end_of_search,
+        progress=searching,
+    )
+    clock.lap("search")
+    judged = Judged(candidates_of(result, settings.keep, settings.window, settings.seed, settings.generator))
+    clock.lap("deduplicate")
+    try:
+        if result.stopped != "user":
+            judged = _rerank(judged, settings, end, tell)
+            clock.lap("rank")
+        if job.reference is not None:
+            judged = _compare(judged, job.reference, str(settings.reference))
+            clock.lap("reference")
+    except KeyboardInterrupt:  # the search is done and must not be lost
+        result = replace(result, stopped="user")
+    return _write(job, settings, result, judged, clock, tell)
+
+
 def _search_settings(settings: PredictSettings) -> SearchSettings:
     return SearchSettings(
         n=settings.n,
@@ -222,6 +218,29 @@ def _force_field(subject: Subject, charges: str) -> ForceField:
 
 
 def _prepare(
+    source: str, settings: PredictSettings, folder: Path | None, name: str | None, resume: bool
+) -> Job:
+    """Read what was given and settle what is to be done; everything that can be refused is refused here."""
+    reference = read_crystal(settings.reference) if settings.reference else None
+    subject = read_subject(source, settings.conform, settings.seed, name)
+    wanted = arms(subject.composition, settings.space_groups, settings.z, settings.z_prime)
+    forces = _force_field(subject, settings.charges)
+    if settings.energy is not None:
+        with energy_model(settings.energy) as model:
+            model.start()
+    claimed = _claim(folder or Path("results") / subject.name, subject, wanted, settings, resume)
+    return Job(source, subject, wanted, forces, claimed, reference)
+
+
+def _deadlines(settings: PredictSettings, begin: float) -> tuple[float | None, float | None]:
+    """When the search and when ranking must end (time.monotonic()); None without a budget."""
+    if settings.budget is None:
+        return None, None
+    alone = (settings.energy or default_energy()) == "forcefield"
+    return begin + (LONE_SEARCH_SHARE if alone else SEARCH_SHARE) * settings.budget, begin + settings.budget
+
+
+def _claim(
     folder: Path, subject: Subject, wanted: list[Arm], settings: PredictSettings, resume: bool
 ) -> Path:
     """Make the folder, or make sure that what it holds belongs to the same search."""
@@ -270,94 +289,34 @@ def _identity(subject: Subject, wanted: list[Arm], settings: PredictSettings) ->
     }
 
 
-def candidates_of(result: SearchResult, settings: PredictSettings) -> list[Candidate]:
-    """The lowest sound minima as crystals, energies with tight lattice sums; best first."""
-    minima = result.minima
-    kept: list[Candidate] = []
-    for i in range(len(minima)):
-        if minima.contact[i] < CLASH:
-            continue
-        if len(kept) == settings.keep:
-            break
-        candidate = _candidate(result, i, settings)
-        twin = next((k for k, other in enumerate(kept) if same_packing(other, candidate)), None)
-        if twin is None:
-            kept.append(candidate)
-        else:
-            kept[twin] = replace(kept[twin], hits=kept[twin].hits + candidate.hits)
-    kept.sort(key=lambda c: c.energy)
-    return [c for c in kept if c.energy <= kept[0].energy + settings.window]
-
-
-def same_packing(a: Candidate, b: Candidate) -> bool:
-    """Minima that stopped a little apart: 15 molecules within `TWIN_RMSD`, near in energy and density."""
-    near = (
-        abs(a.energy - b.energy) < TWIN_ENERGY
-        and abs(a.crystal.density / b.crystal.density - 1) < TWIN_DENSITY
-    )
-    return near and is_same(compare_packing(a.crystal, b.crystal), TWIN_RMSD)
-
-
-def _candidate(result: SearchResult, i: int, settings: PredictSettings) -> Candidate:
-    minima, composition = result.minima, result.composition
-    arm, packing = result.arms[minima.arm[i]], minima.packing(i)
-    total = total_energy(composition, arm, packing, result.field.energy(packing, FINAL)).item()
-    energy = total / composition.molecules / KJ_PER_MOL
-    crystal = packing.crystal(0)
-    symmetry = find_symmetry(crystal, SYMMETRY_TOLERANCE)
-    return Candidate(
-        crystal=crystal,
-        energy=energy,
-        lattice_energy=energy,
-        energy_model="forcefield",
-        space_group=symmetry.number,
-        symbol=symmetry.symbol,
-        z=symmetry.z,
-        z_prime=symmetry.z_prime,
-        generator=settings.generator,
-        conformer=",".join(str(c) for c in packing.conformer[0].tolist()),
-        start=f"{arm.key} {int(minima.start[i])}",
-        seed=settings.seed,
-        hits=int(minima.hits[i]),
-        clash=False,
-    )
-
-
-def _rerank(
-    candidates: list[Candidate], name: str, settings: PredictSettings, deadline: float | None, tell: Progress
-) -> tuple[list[Candidate], dict[str, int]]:
+def _rerank(judged: Judged, settings: PredictSettings, end: float | None, tell: Progress) -> Judged:
     """Best first by the better model; without a single answer from it the force field's order stays."""
-    judged = rerank(
-        [c.crystal for c in candidates], name, settings.rank, deadline, lambda i, n: tell("rank", i, n, name)
+    name, candidates = settings.energy or default_energy(), judged.candidates
+    if name == "forcefield" or not candidates:
+        return judged
+    answers = rerank(
+        [c.crystal for c in candidates], name, settings.rank, end, lambda i, n: tell("rank", i, n, name)
     )
-    per = np.array([_molecules_per_formula_unit(c) for c in candidates])
+    per = np.array([c.crystal.n_molecules // formula_units(c.crystal) for c in candidates])
+    own = np.array([c.lattice_energy for c in candidates])
     try:
-        energies = combined_energies(
-            np.array([c.lattice_energy for c in candidates]), judged.energy / per / KJ_PER_MOL
-        )
+        energies = combined_energies(own, answers.energy / per / KJ_PER_MOL)
     except EnergyModelError:
-        return candidates, judged.failures
+        return replace(judged, failures=answers.failures)
     new = [
         replace(c, energy=float(e), crystal=x, energy_model=name if known else c.energy_model)
-        for c, e, x, known in zip(candidates, energies, judged.crystals, judged.judged)
+        for c, e, x, known in zip(candidates, energies, answers.crystals, answers.judged)
     ]
-    return sorted(new, key=lambda c: c.energy), judged.failures
+    return replace(judged, candidates=sorted(new, key=lambda c: c.energy), failures=answers.failures)
 
 
-def _molecules_per_formula_unit(candidate: Candidate) -> int:
-    return candidate.crystal.n_molecules // formula_units(candidate.crystal)
-
-
-def _compare(
-    candidates: list[Candidate], reference: Crystal, path: Path
-) -> tuple[list[Candidate], dict[str, Any]]:
+def _compare(judged: Judged, reference: Crystal, file: str) -> Judged:
     """Every candidate against the reference, and what run.json says about it."""
-    search = find_reference(reference, (c.crystal for c in candidates))
-    compared = [replace(c, match=m) for c, m in zip(candidates, search.matches)]
+    search = find_reference(reference, (c.crystal for c in judged.candidates))
     rank = search.rank()
     best = search.matches[rank - 1] if rank else max(search.matches, key=lambda m: m.n_matched, default=None)
     about = {
-        "file": str(path),
+        "file": file,
         "found": rank is not None,
         "rank": rank,
         "rmsd": best.rmsd if best and best.n_matched else None,
@@ -365,76 +324,31 @@ def _compare(
         "criterion": f"15 of 15 molecules (20 %, 20 degrees), RMSD_15 < {SAME_PACKING} Å",
         "cif": cif_text(reference, name="reference"),
     }
-    return compared, about
+    compared = [replace(c, match=m) for c, m in zip(judged.candidates, search.matches)]
+    return replace(judged, candidates=compared, reference=about)
 
 
-def describe(
-    source: str,
-    subject: Subject,
+def _write(
+    job: Job,
     settings: PredictSettings,
     result: SearchResult,
-    candidates: list[Candidate],
-    failures: dict[str, int],
-) -> dict[str, Any]:
-    """run.json: what was asked, what happened to every start, and what must be known to do it again."""
-    composition, minima, counts = result.composition, result.minima, result.counts
-    asked = counts.get("asked", 0)
-    lost = {
-        k: counts.get(k, 0) for k in ("collapsed in the press", "collapsed in minimisation", "not converged")
-    }
-    clashing = int((minima.contact < CLASH).sum())
-    estimate = convergence(minima.energy, minima.hits, minima.random_hits)
-    return {
-        "nucleate": __version__,
-        "command": shlex.join(["nucleate", *sys.argv[1:]]) if sys.argv[0].endswith("nucleate") else "",
-        "molecule": {
-            "name": subject.name,
-            "smiles": subject.smiles,
-            "formula": ".".join(m.formula for m in composition.species),
-            "n_atoms": sum(n * len(m) for m, n in zip(composition.species, composition.counts)),
-            "species": [
-                {"smiles": m.smiles, "formula": m.formula, "count": n, "conformers": len(m.conformers)}
-                for m, n in zip(composition.species, composition.counts)
-            ],
-            "source": source,
-        },
-        "seed": settings.seed,
-        "settings": settings.model_dump(mode="json"),
-        "versions": {name: version(name) for name in ("torch", "numpy", "numba", "rdkit", "gemmi", "moyopy")}
-        | {"python": platform.python_version()},
-        "counts": {
-            "asked": asked,
-            "generated": counts.get("generated", 0),
-            "clash_free": asked
-            - lost["collapsed in the press"]
-            - lost["collapsed in minimisation"]
-            - clashing,
-            "within_window": counts.get("within the energy window", 0),
-            "converged": counts.get("minima", 0) - counts.get("not converged", 0),
-            "distinct": len(minima),
-            "handed_over": len(candidates),
-        },
-        "failures": {k: v for k, v in {**lost, "clash": clashing, **failures}.items() if v},
-        "space_groups": _space_groups(result, candidates),
-        "convergence": {
-            **estimate.__dict__,
-            "lowest_found_again": estimate.lowest_found,
-            "text": estimate.text,
-        },
-        "stopped": result.stopped,
-        "interrupted": result.stopped == "user",
-        "notes": subject.notes,
-    }
-
-
-def _space_groups(result: SearchResult, candidates: list[Candidate]) -> dict[str, dict[str, Any]]:
-    """Starts by the group searched, distinct crystals by the group found (a subgroup's start may end higher)."""
-    table: dict[str, dict[str, Any]] = {}
-    for unit in result.units:
-        group = result.arms[unit.unit.arm].group
-        row = table.setdefault(str(group.number), {"symbol": group.symbol, "starts": 0, "distinct": 0})
-        row["starts"] += unit.unit.count
-    for c in candidates:
-        row = table.setdefault(str(c.space_group), {"symbol": c.symbol, "starts": 0, "distinct": 0})
-        row["distinct"] += 1
-    return table
+    judged: Judged,
+    clock: Stopwatch,
+    tell: Progress,
+) -> Prediction:
+    """CIF files, table, run.json and report."""
+    run = describe(
+        job.source, job.subject, settings, settings.seed, result, judged.candidates, judged.failures
+    )
+    run |= {"energy_model": judged.energy_model, "reference": judged.reference, "started": clock.began}
+    provenance = {"command": run["command"], "version": __version__, "seed": settings.seed}
+    rows = write_landscape(job.folder, judged.candidates, job.subject.name, provenance)
+    clock.lap("write")
+    cpu = clock.cpu + (sum(result.seconds.values()) if settings.workers > 1 else 0.0)
+    run |= {"timings": clock.laps, "search_cpu_seconds": result.seconds}
+    run |= {"wall_seconds": clock.total, "cpu_seconds": cpu}
+    run = write_run(job.folder, run)
+    tell("report", 0, 1, "")
+    write_report(job.folder)
+    tell("report", 1, 1, "")
+    return Prediction(job.folder, rows, run)

@@ -1,0 +1,89 @@
+"""run.json: what was asked, what happened to every start, what must be known to do it again."""
+
+import platform
+import shlex
+import sys
+from importlib.metadata import version
+from typing import Any
+
+from pydantic import BaseModel
+
+from nucleate import __version__
+from nucleate.physics.minimise import CLASH
+from nucleate.pipeline.composition import Subject
+from nucleate.pipeline.convergence import convergence
+from nucleate.pipeline.landscape import Candidate
+from nucleate.pipeline.search import SearchResult
+
+
+def describe(
+    source: str,
+    subject: Subject,
+    settings: BaseModel,
+    seed: int,
+    result: SearchResult,
+    candidates: list[Candidate],
+    failures: dict[str, int],
+) -> dict[str, Any]:
+    """run.json: what was asked, what happened to every start, and what must be known to do it again."""
+    composition, minima, counts = result.composition, result.minima, result.counts
+    asked = counts.get("asked", 0)
+    lost = {
+        k: counts.get(k, 0) for k in ("collapsed in the press", "collapsed in minimisation", "not converged")
+    }
+    clashing = int((minima.contact < CLASH).sum())
+    estimate = convergence(minima.energy, minima.hits, minima.random_hits)
+    return {
+        "nucleate": __version__,
+        "command": shlex.join(["nucleate", *sys.argv[1:]]) if sys.argv[0].endswith("nucleate") else "",
+        "molecule": {
+            "name": subject.name,
+            "smiles": subject.smiles,
+            "formula": ".".join(m.formula for m in composition.species),
+            "n_atoms": sum(n * len(m) for m, n in zip(composition.species, composition.counts)),
+            "species": [
+                {"smiles": m.smiles, "formula": m.formula, "count": n, "conformers": len(m.conformers)}
+                for m, n in zip(composition.species, composition.counts)
+            ],
+            "source": source,
+        },
+        "seed": seed,
+        "settings": settings.model_dump(mode="json"),
+        "versions": {name: version(name) for name in ("torch", "numpy", "numba", "rdkit", "gemmi", "moyopy")}
+        | {"python": platform.python_version()},
+        "counts": {
+            "asked": asked,
+            "generated": counts.get("generated", 0),
+            "clash_free": asked
+            - lost["collapsed in the press"]
+            - lost["collapsed in minimisation"]
+            - clashing,
+            "within_window": counts.get("within the energy window", 0),
+            "converged": counts.get("minima", 0) - counts.get("not converged", 0),
+            "distinct": len(minima),
+            "handed_over": len(candidates),
+        },
+        "failures": {k: v for k, v in {**lost, "clash": clashing, **failures}.items() if v},
+        "space_groups": _space_groups(result, candidates),
+        "convergence": {
+            **estimate.__dict__,
+            "lowest_found_again": estimate.lowest_found,
+            "text": estimate.text,
+        },
+        "stopped": result.stopped,
+        "interrupted": result.stopped == "user",
+        "notes": subject.notes,
+    }
+
+
+def _space_groups(result: SearchResult, candidates: list[Candidate]) -> dict[str, dict[str, Any]]:
+    """Starts by the group searched, distinct crystals by the group found (a subgroup's start may end higher)."""
+    table: dict[str, dict[str, Any]] = {}
+    for unit in result.units:
+        group = result.arms[unit.unit.arm].group
+        row = table.setdefault(str(group.number), {"symbol": group.symbol, "starts": 0, "distinct": 0})
+        row["starts"] += unit.unit.count
+    for c in candidates:
+        row = table.setdefault(str(c.space_group), {"symbol": c.symbol, "starts": 0, "distinct": 0})
+        row["distinct"] += 1
+    return table
