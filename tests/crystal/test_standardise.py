@@ -1,11 +1,19 @@
 """Primitive Niggli cell and symmetry: invariances under any description of the same crystal."""
 
+import logging
+
 import pytest
 import torch
 
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.perceive import find_neighbours
-from nucleate.crystal.standardise import find_symmetry, formula_units, primitive_niggli, select_molecules
+from nucleate.crystal.standardise import (
+    find_symmetry,
+    formula_units,
+    primitive_niggli,
+    select_molecules,
+    to_symmetric,
+)
 from tests.crystal.conftest import EXPECTED, distances, farthest
 
 
@@ -15,20 +23,31 @@ def sheared(crystal: Crystal) -> Crystal:
     return crystal.replace(lattice=change @ crystal.lattice, frac=crystal.frac @ torch.linalg.inv(change))
 
 
+def stacked(crystal: Crystal, rows: list[list[float]], copies: int) -> Crystal:
+    """The supercell `rows @ lattice`, filled by shifts along b (or a, where b is left as it is)."""
+    change = torch.tensor(rows, dtype=torch.float64)
+    step = torch.tensor([0.0, 1.0, 0.0] if rows[1][1] > 1 else [1.0, 0.0, 0.0], dtype=torch.float64)
+    inverse = torch.linalg.inv(change)
+    whole = torch.arange(copies).repeat_interleave(len(crystal))
+    return crystal.replace(
+        lattice=change @ crystal.lattice,
+        frac=(crystal.frac.repeat(copies, 1) + whole[:, None] * step) @ inverse,
+        numbers=crystal.numbers.repeat(copies),
+        molecule=crystal.molecule.repeat(copies) + whole * crystal.n_molecules,
+        bonds=torch.cat([crystal.bonds + k * len(crystal) for k in range(copies)]),
+        bond_types=crystal.bond_types * copies,
+        charges=None if crystal.charges is None else crystal.charges.repeat(copies),
+    )
+
+
 def doubled(crystal: Crystal) -> Crystal:
     """A supercell of two cells along a."""
-    half = torch.tensor([0.5, 0, 0], dtype=torch.float64)
-    scale = torch.tensor([0.5, 1, 1], dtype=torch.float64)
-    n = len(crystal)
-    return crystal.replace(
-        lattice=crystal.lattice / scale[:, None],
-        frac=torch.cat([crystal.frac * scale, crystal.frac * scale + half]),
-        numbers=crystal.numbers.repeat(2),
-        molecule=torch.cat([crystal.molecule, crystal.molecule + crystal.n_molecules]),
-        bonds=torch.cat([crystal.bonds, crystal.bonds + n]),
-        bond_types=crystal.bond_types * 2,
-        charges=None if crystal.charges is None else crystal.charges.repeat(2),
-    )
+    return stacked(crystal, [[2, 0, 0], [0, 1, 0], [0, 0, 1]], 2)
+
+
+def skew_supercell(crystal: Crystal) -> Crystal:
+    """Three cells in one that a twofold axis or mirror of the crystal does not map onto itself."""
+    return stacked(crystal, [[1, 1, 0], [0, 3, 0], [0, 0, 1]], 3)
 
 
 @pytest.mark.parametrize("name", EXPECTED)
@@ -55,6 +74,24 @@ def test_symmetry_does_not_depend_on_the_cell(name: str, crystals: dict[str, Cry
         found = find_symmetry(crystal)
         assert (found.number, found.z) == (number, z)
         assert found.z_prime == pytest.approx(z_prime)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_asymmetric_unit_of_a_skew_supercell(
+    name: str,
+    crystals: dict[str, Crystal],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # as in a program that has set up no logging
+    crystal, supercell = crystals[name], skew_supercell(crystals[name])
+    unit, same = to_symmetric(crystal), to_symmetric(supercell)
+    assert (same.group.number, same.z, same.z_prime) == (unit.group.number, unit.z, unit.z_prime)
+    assert len(same.atoms) == len(unit.atoms)
+    torch.testing.assert_close(torch.linalg.det(same.lattice), torch.linalg.det(unit.lattice))
+    written, original = supercell.numbers[same.atoms], crystal.numbers[unit.atoms]
+    assert torch.equal(written.sort().values, original.sort().values)
+    assert capsys.readouterr().err == ""  # moyo's warnings are not the user's
 
 
 def test_operations_hold_in_the_given_cell(crystals: dict[str, Crystal]) -> None:

@@ -4,8 +4,9 @@ Operations are found by moyo in the cell as given. Cell changes are kept as `tra
 lattice are `transform @ lattice`, up to a rotation of the whole crystal where that is said.
 """
 
+import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from math import gcd
 from typing import Any
@@ -25,14 +26,18 @@ from nucleate.geometry.symmetry import P1, SpaceGroup
 
 SYMPREC = 0.01  # Å
 
+# moyo warns of operations that do not map a supercell onto itself, which is expected here and dealt with: a handler
+# that does nothing keeps Python from printing that to stderr, and leaves it to programs that set up logging
+logging.getLogger("moyo").addHandler(logging.NullHandler())
+
 
 @dataclass(frozen=True, eq=False)
 class Symmetry:
     """Space group of a crystal as given, and how many formula units it holds.
 
-    `group` has the operations in the crystal's own cell; a cell that is not primitive has its translations
-    among them. `z` counts formula units in the conventional cell, `z_prime` is z over the number of
-    operations there.
+    `group` has the operations that map the crystal's own cell onto itself; a cell that is not primitive has its
+    translations among them, and a supercell may lack some of the space group's. `z` counts formula units in the
+    conventional cell, `z_prime` is z over the number of operations there.
     """
 
     number: int
@@ -100,13 +105,23 @@ def primitive_niggli(crystal: Crystal, symprec: float = SYMPREC) -> tuple[Crysta
     No atom is rotated or moved: Cartesian positions stay, only the cell changes. Right-handed. Of molecules
     that are translations of each other one remains.
     """
-    group = find_symmetry(crystal, symprec).group
+    reduced, transform, _ = _primitive(crystal, find_symmetry(crystal, symprec).group)
+    return reduced, transform
+
+
+def _primitive(
+    crystal: Crystal, group: SpaceGroup
+) -> tuple[Crystal, Float[Tensor, "3 3"], Int[Tensor, " kept"]]:
+    """As `primitive_niggli`, for operations that are known; and the atoms that remain."""
     pure = group.translations[_is_identity(group.rotations)]
     lattice = crystal.lattice.double()
     primitive = _shortest_basis(torch.cat([lattice, pure @ lattice]), float(crystal.volume) / len(pure))
     reduced = torch.tensor(moyopy.niggli_reduce(primitive.tolist())[0], dtype=torch.float64).reshape(3, 3)
     transform = _rational(reduced @ torch.linalg.inv(lattice), len(pure))
-    return _in_cell(crystal, transform, len(pure)), transform
+    moved = _in_cell(crystal, transform)
+    kept = _first_of_translations(moved) if len(pure) > 1 else torch.arange(crystal.n_molecules)
+    atoms = torch.nonzero(torch.isin(crystal.molecule, kept)).flatten()
+    return select_molecules(moved, kept), transform, atoms
 
 
 def represent_symmetric(
@@ -138,6 +153,10 @@ def to_symmetric(crystal: Crystal, symprec: float = SYMPREC) -> SymmetricCrystal
     the given cell where the averaging would move an atom by more than 5 `symprec`.
     """
     data, _ = _moyo(crystal, symprec)
+    if data is not None and _lacks_operations(group := _group_of(data)):
+        smaller, _, atoms = _primitive(crystal, group)
+        unit = to_symmetric(smaller, symprec)
+        return replace(unit, atoms=atoms[unit.atoms])
     answer = None if data is None else _symmetrised(crystal, data)
     if answer is None or answer.shift > 5 * symprec:
         everything = torch.arange(len(crystal))
@@ -175,6 +194,13 @@ def _group_of(data: Any) -> SpaceGroup:
     w = w.clone()
     w[0] = 0.0
     return SpaceGroup(data.number, SpaceGroup.from_name(data.number).symbol, W, w % 1.0)
+
+
+def _lacks_operations(group: SpaceGroup) -> bool:
+    """True where the cell is a supercell that some operation of the crystal does not map onto itself."""
+    standard = SpaceGroup.from_name(group.number)
+    fewer = len(group) // _centrings(group) < len(standard) // _centrings(standard)
+    return fewer and _centrings(group) > 1
 
 
 def _permutations(
@@ -321,19 +347,16 @@ def _rational(transform: Float[Tensor, "3 3"], denominator: int) -> Float[Tensor
     return (transform * denominator).round() / denominator
 
 
-def _in_cell(crystal: Crystal, transform: Float[Tensor, "3 3"], copies: int) -> Crystal:
-    """The crystal in the cell `transform @ lattice`, 1/`copies` as large: translated duplicates dropped."""
+def _in_cell(crystal: Crystal, transform: Float[Tensor, "3 3"]) -> Crystal:
+    """The molecules in the cell `transform @ lattice`, centroids in [0, 1); they overlap where it is smaller."""
     lattice = transform @ crystal.lattice.double()
     frac = crystal.frac.double() @ torch.linalg.inv(transform)
     moved = crystal.replace(lattice=lattice, frac=frac)
     centres = moved.centroids
-    frac = frac - torch.floor(centres + 1e-9)[crystal.molecule]
-    if copies == 1:
-        return moved.replace(frac=frac)
-    return _without_duplicates(moved.replace(frac=frac))
+    return moved.replace(frac=frac - torch.floor(centres + 1e-9)[crystal.molecule])
 
 
-def _without_duplicates(crystal: Crystal) -> Crystal:
+def _first_of_translations(crystal: Crystal) -> Int[Tensor, " kept"]:
     """The first of molecules that are lattice translations of each other."""
     atoms = molecule_atoms(crystal)
     sizes = torch.tensor([len(a) for a in atoms])
@@ -345,8 +368,7 @@ def _without_duplicates(crystal: Crystal) -> Crystal:
         torch.zeros(len(atoms), len(atoms), dtype=torch.long).index_add(0, crystal.molecule, same.long()) > 0
     )
     hit &= sizes[:, None] == sizes
-    kept = ~torch.tril(hit, -1).any(1)
-    return select_molecules(crystal, torch.nonzero(kept).flatten())
+    return torch.nonzero(~torch.tril(hit, -1).any(1)).flatten()
 
 
 def select_molecules(crystal: Crystal, molecules: Int[Tensor, " kept"]) -> Crystal:
