@@ -206,6 +206,20 @@ def strain_basis(group: SpaceGroup, lattice: Float[Tensor, "3 3"]) -> Float[Tens
     return (kept @ full).unflatten(1, (3, 3)).to(dtype)
 
 
+def strain_bases(
+    group: SpaceGroup, lattices: Float[Tensor, "batch 3 3"]
+) -> list[tuple[Float[Tensor, "modes 3 3"], Int[Tensor, " cells"]]]:
+    """`strain_basis` of many cells: each basis with the cells it holds for; one entry where all are set up alike.
+
+    The basis depends on a cell only through the Cartesian rotations of the group, which allowed strains leave alone.
+    """
+    columns = lattices.double().mT[:, None]
+    rotations = columns @ group.rotations.double() @ torch.linalg.inv(columns)
+    alike = (rotations - rotations[:1]).abs().amax((1, 2, 3)) < 1e-8
+    sets = [torch.nonzero(alike).flatten(), *torch.nonzero(~alike)]
+    return [(strain_basis(group, lattices[cells[0]]), cells) for cells in sets if len(cells)]
+
+
 def _range_of_projector(projector: Float[Tensor, "n n"]) -> Float[Tensor, "rank n"]:
     """Orthonormal rows that span its range: Gram-Schmidt on its columns, the first ones first.
 

@@ -6,7 +6,7 @@ Lattice energies are those of the crystal less its molecules far apart, plus wha
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -150,7 +150,7 @@ class BodyArrays(NamedTuple):
         radius = np.stack([np.sqrt(distance2[:, s].max(1)) for s in blocks], 1)
         # a lone atom has no size to turn about; 0.5 Å keeps its (unused) rotation variables finite
         gyration = np.stack([np.maximum(np.sqrt(distance2[:, s].mean(1)), 0.5) for s in blocks], 1)
-        names = [t for graph in graphs for t in atom_types(graph)]
+        c, types, size = atom_parameters(tuple(graphs))
         lattices, centroids, rotations = (np.array(t.double().numpy()) for t in (lattice, centroid, rotation))
         return BodyArrays(
             local=np.ascontiguousarray(positions),
@@ -158,9 +158,9 @@ class BodyArrays(NamedTuple):
             radius=radius,
             gyration=gyration,
             q=np.ascontiguousarray(q),
-            c=np.sqrt([EXP6[t].C for t in names]),
-            types=np.array([TYPES.index(t) for t in names]),
-            size=sphere_sizes(graphs),
+            c=c,
+            types=types,
+            size=size,
             group=group_arrays(group),
             lattice=np.ascontiguousarray(lattices),
             centroid=np.ascontiguousarray(centroids),
@@ -218,6 +218,14 @@ def group_arrays(group: SpaceGroup) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         group.translations.double().numpy(),
         np.array(group.inverses, dtype=np.int64),
     )
+
+
+@lru_cache(maxsize=64)  # a search asks again and again for the few molecules it is about
+def atom_parameters(graphs: tuple[Chem.Mol, ...]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For all atoms in order: the root of a like pair's C6, the row in the exp-6 tables, and `sphere_sizes`."""
+    names = [t for graph in graphs for t in atom_types(graph)]
+    types = np.array([TYPES.index(t) for t in names])
+    return np.sqrt([EXP6[t].C for t in names]), types, sphere_sizes(graphs)
 
 
 def sphere_sizes(graphs: Sequence[Chem.Mol]) -> np.ndarray:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nucleate.crystal.packing import Packings
-from nucleate.geometry.symmetry import strain_basis
+from nucleate.geometry.symmetry import strain_bases
 from nucleate.physics import kernels, rigid_body
 from nucleate.physics.forcefield import COARSE, FINE, Accuracy, BodyArrays, ForceField
 from nucleate.physics.parameters import KJ_PER_MOL
@@ -54,7 +54,8 @@ def minimise(packings: Packings, field: ForceField, level: Level = TIGHT) -> Min
     energy, largest = np.zeros(n), np.zeros(n)
     steps, status, evaluations = (np.zeros(n, np.int64) for _ in range(3))
     setting = (float(level.press), *level.accuracy, level.stiffness, level.pressure)
-    for basis, chosen in _strain_bases(packings):
+    for allowed, cells in strain_bases(packings.group, packings.lattice.double()):
+        basis, chosen = np.ascontiguousarray(allowed.numpy()), cells.numpy()
         part = BodyArrays(**{k: v[chosen] if k in _PER_CRYSTAL else v for k, v in arrays._asdict().items()})
         out = [
             np.zeros(len(chosen)),
@@ -91,20 +92,6 @@ def minimise(packings: Packings, field: ForceField, level: Level = TIGHT) -> Min
 
 
 _PER_CRYSTAL = {"local", "radius", "gyration", "q", "lattice", "centroid", "rotation"}
-
-
-def _strain_bases(packings: Packings) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Allowed strains and the crystals they hold for: one entry where all cells are set up alike."""
-    lattices = packings.lattice.double()
-    columns = lattices.transpose(1, 2)
-    turned = columns[:, None] @ packings.group.rotations.double() @ torch.linalg.inv(columns)[:, None]
-    alike = (turned - turned[:1]).abs().amax((1, 2, 3)) < 1e-8
-    groups = [torch.nonzero(alike).flatten(), *torch.nonzero(~alike)]
-    return [
-        (np.ascontiguousarray(strain_basis(packings.group, lattices[g[0]]).numpy()), g.numpy())
-        for g in groups
-        if len(g)
-    ]
 
 
 def closest_contacts(packings: Packings, field: ForceField) -> Float[Tensor, " batch"]:

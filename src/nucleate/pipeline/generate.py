@@ -23,7 +23,7 @@ from nucleate.data import space_groups
 from nucleate.errors import InputError
 from nucleate.geometry.lattice import angles_feasible, heights, strained, volume
 from nucleate.geometry.so3 import rotation_exp, rotation_from_uniform
-from nucleate.geometry.symmetry import SpaceGroup, allowed_cell, strain_basis
+from nucleate.geometry.symmetry import SpaceGroup, allowed_cell, strain_bases
 from nucleate.physics.parameters import KJ_PER_MOL, predicted_volume
 
 LENGTH_SPREAD = 0.75  # of the logarithms of the cell lengths
@@ -219,15 +219,11 @@ def perturbed_packings(
     normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     scale = 0.3 + torch.rand(count, generator=generator, dtype=torch.float64)
     bodies = chosen.n_bodies
-    strains = normal(count, 6) * strain * scale[:, None]
-    lattice = torch.stack(
-        [
-            strained(cell, torch.einsum("m,mij->ij", s[: len(basis)], basis))
-            for cell, s, basis in zip(
-                chosen.lattice, strains, (strain_basis(chosen.group, cell) for cell in chosen.lattice)
-            )
-        ]
-    )
+    amounts = normal(count, 6) * strain * scale[:, None]
+    strains = torch.zeros(count, 3, 3, dtype=torch.float64)
+    for basis, cells in strain_bases(chosen.group, chosen.lattice):
+        strains[cells] = torch.einsum("bm,mij->bij", amounts[cells, : len(basis)], basis)
+    lattice = strained(chosen.lattice, strains)
     shifts = normal(count, bodies, 3) * shift * scale[:, None, None]
     turns = normal(count, bodies, 3) * turn * scale[:, None, None]
     return Packings(
