@@ -1,4 +1,16 @@
-"""One verb a file: conform, generate, search, deduplicate, rank, relax, report, predict.
+"""The verbs: plain functions with a settings object beside them; the command line only parses and calls.
 
-A verb is a plain function with a settings object beside it; the command line only parses and calls.
+| file | what |
+|---|---|
+| `predict`, `predict_list` | the main job: a molecule (or a list of them) -> ranked crystals in a folder |
+| `composition`, `conform` | what the user gave -> species with conformers |
+| `generate`, `generate_files` | random packings in a space group |
+| `search` | rounds of units, until the starts are spent |
+| `strategy`, `units`, `workers` | where starts go, what one batch of them does, in which process |
+| `minima`, `convergence` | what is known so far, and whether it is enough |
+| `deduplicate`, `candidates` | distinct minima -> distinct crystals with symmetry |
+| `rank`, `relax` | energies by any model, relaxation |
+| `reference` | was a known crystal found? |
+| `landscape`, `run_record`, `folders` | the result folder |
+| `crystal_files` | relax, rank, deduplicate and match on CIF files |
 """
