@@ -21,7 +21,7 @@ demo: .venv/.installed
 	$(BIN)/nucleate predict "$(ASPIRIN)" --name aspirin $(DEMO_ARGS)
 
 test: .venv/.installed
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -28,7 +28,9 @@ from nucleate.physics.forcefield import ForceField
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.conform import conform
 from nucleate.pipeline.generate import Composition, arms
-from nucleate.pipeline.reference import CLOSE, SAME_PACKING, find_reference
+from nucleate.pipeline.minima import Minima
+from nucleate.pipeline.rank import RankSettings, combined_energies, rerank
+from nucleate.pipeline.reference import CLOSE, SAME_PACKING, find_reference, is_same
 from nucleate.pipeline.search import search
 from nucleate.pipeline.units import SearchSettings
 
@@ -65,7 +67,15 @@ def composition_of(path: Path, mode: str) -> tuple[Crystal, Composition]:
     return crystal, Composition((molecule,), (1,), (torch.zeros(len(molecule.conformers)),), enantiopure)
 
 
-def recover(path: Path, mode: str, settings: SearchSettings, z_prime: float, charges: str) -> dict:
+def recover(
+    path: Path,
+    mode: str,
+    settings: SearchSettings,
+    z_prime: float,
+    charges: str,
+    energy: str,
+    relax_steps: int,
+) -> dict:
     started, cpu = time.monotonic(), time.process_time()
     crystal, composition = composition_of(path, mode)
     if charges == "esp":
@@ -90,6 +100,12 @@ def recover(path: Path, mode: str, settings: SearchSettings, z_prime: float, cha
     candidates = (minima.packing(i).crystal(0) for i in range(depth))
     found = find_reference(crystal, candidates)
     energies = minima.energy / KJ_PER_MOL
+    judged = {}
+    if energy:  # the order of the shortlist by another model, as `predict` would hand it over
+        order = judged_order(minima, energy, relax_steps)
+        ranks = {i: r for r, i in enumerate(order, start=1)}
+        same = [ranks[i] for i, m in enumerate(found.matches) if i in ranks and is_same(m)]
+        judged = {"rank_judged": min(same, default=None)}
     rank, close = found.rank(SAME_PACKING), found.rank(CLOSE)
     at = rank - 1 if rank else None
     return {
@@ -98,6 +114,7 @@ def recover(path: Path, mode: str, settings: SearchSettings, z_prime: float, cha
         "rmsd": found.matches[at].rmsd if at is not None else None,
         "best_rmsd": min((m.rmsd for m in found.matches if m.is_match), default=None),
         "above_lowest_kj_mol": energies[at] - energies[0] if at is not None else None,
+        **judged,
         "hits": int(minima.hits[at]) if at is not None else 0,
         "distinct": len(minima),
         "compared": depth,
@@ -109,6 +126,14 @@ def recover(path: Path, mode: str, settings: SearchSettings, z_prime: float, cha
     }
 
 
+def judged_order(minima: Minima, energy: str, relax_steps: int) -> list[int]:
+    """Rows of the minima in the order that `predict --energy` gives them (the first hundred)."""
+    crystals = [minima.packing(i).crystal(0) for i in range(min(len(minima), 100))]
+    answers = rerank(crystals, energy, RankSettings(relax_steps=relax_steps))
+    combined = combined_energies(minima.energy[: len(crystals)], answers.energy)
+    return [int(i) for i in np.argsort(combined)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -117,6 +142,8 @@ def main() -> None:
     parser.add_argument("index", type=Path)
     parser.add_argument("--mode", choices=["given", "common", "smiles"], default="given")
     parser.add_argument("--charges", choices=["mmff", "esp"], default="mmff")
+    parser.add_argument("--energy", default="", help="also rank the twenty lowest with this model")
+    parser.add_argument("--relax-steps", type=int, default=0)
     parser.add_argument("--starts", type=int, default=3000)
     parser.add_argument("--perturb", type=float, default=SearchSettings().perturb)
     parser.add_argument("--sequence", choices=["sobol", "random"], default="sobol")
@@ -142,7 +169,15 @@ def main() -> None:
         line |= {"z_prime": float(row["z_prime"]), "atoms": atoms_of(row)}
         try:
             path = options.cifs / f"{row['cod_id']}.cif"
-            line |= recover(path, options.mode, settings, float(row["z_prime"]), options.charges)
+            line |= recover(
+                path,
+                options.mode,
+                settings,
+                float(row["z_prime"]),
+                options.charges,
+                options.energy,
+                options.relax_steps,
+            )
         except NucleateError as error:
             line |= {"error": str(error), "rank": None, "rank_close": None}
         lines.append(line)
@@ -162,6 +197,12 @@ def summary(lines: list[dict]) -> None:
     )
     for limit in (1, 5, 10):
         print(f"  among the {limit} lowest: {sum(r <= limit for r in ranks)} of {asked}")
+    judged = [line["rank_judged"] for line in lines if line.get("rank_judged")]
+    if judged:
+        for limit in (1, 5, 10):
+            print(
+                f"  after the energy model, among the {limit} lowest: {sum(r <= limit for r in judged)} of {asked}"
+            )
     cpu = [line["search_cpu_s"] for line in lines if "search_cpu_s" in line]
     if cpu:
         print(f"CPU-seconds a crystal: median {np.median(cpu):.1f}, total {sum(cpu):.0f}")
