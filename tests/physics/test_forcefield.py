@@ -6,14 +6,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from rdkit import Chem
 
 from nucleate.crystal.packing import Packings
 from nucleate.errors import InputError
 from nucleate.geometry.symmetry import P1, SpaceGroup, strain_basis
 from nucleate.physics import rigid_body
+from nucleate.physics.charges import mmff_charges
 from nucleate.physics.energy import energy_model
 from nucleate.physics.forcefield import COARSE, FINAL, FINE, Accuracy, ForceField
 from nucleate.physics.minimise import (
+    CLASH,
     PRESS,
     ROUGH,
     TIGHT,
@@ -249,6 +252,28 @@ def test_a_flat_cell_is_called_collapsed(formamide):
     flat = replace(p, lattice=p.lattice * torch.tensor([[[1.0], [1], [0.01]], [[1.0], [1], [1]]]))
     result = minimise(flat, field, ROUGH)
     assert result.collapsed.tolist() == [True, False]
+
+
+@pytest.mark.parametrize(
+    "smiles", ["O=C=O", "S=C=S", "C[S+](C)C", "[O-][N+]#N", "NC=O", "C[NH3+]", "CC(=O)[O-]", "OB(O)C", "[I-]"]
+)
+@pytest.mark.filterwarnings("ignore:MMFF94 has no type")
+def test_charges_add_up_to_the_formal_charge(smiles):
+    """RDKit's MMFF94 makes carbon dioxide a dianion's half and loses the charge of sulphonium."""
+    graph = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    assert mmff_charges(graph).sum() == pytest.approx(Chem.GetFormalCharge(graph), abs=1e-6)
+
+
+@pytest.mark.parametrize("halide", ["[F-]", "[Cl-]", "[Br-]"])
+def test_minima_of_halides_are_no_clashes(halide):
+    """Hydrogen bonds to anions are shorter than van der Waals radii say."""
+    species = (embedded("[NH4+]"), embedded(halide))
+    salt = Composition(species, (1, 1), (torch.zeros(1),) * 2, False)
+    starts = random_packings(salt, Arm("P21/c", SpaceGroup.from_name("P21/c"), 1), 0, 10, 0)
+    field = ForceField.for_molecules(species)
+    found = minimise(minimise(starts, field, PRESS).packings, field)
+    lowest = found.packings[int(found.energy.argmin())]
+    assert closest_contacts(lowest, field).item() > CLASH
 
 
 def test_unknown_elements_are_refused():

@@ -36,8 +36,9 @@ COARSE = Accuracy(cutoff=7.0, alpha=0.40, k_max=2.1)  # within about 1 kJ/mol of
 FINE = Accuracy(cutoff=10.0, alpha=0.32, k_max=2.4)
 FINAL = Accuracy(cutoff=14.0, alpha=0.28, k_max=2.8)
 
-DONOR_CONTACT = 1.75  # Å between a hydrogen on N or O and N or O: hydrogen bonds may be this short
 SOFTNESS = 0.9  # spheres of the press: this fraction of the van der Waals distance
+DONOR_CONTACT = 1.75  # Å between a hydrogen on N or O and N or O: hydrogen bonds may be this short
+ANION_CONTACT = 0.66  # the same to other anions (halides), as a fraction of the van der Waals distance
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,11 +230,17 @@ def atom_parameters(graphs: tuple[Chem.Mol, ...]) -> tuple[np.ndarray, np.ndarra
 
 
 def sphere_sizes(graphs: Sequence[Chem.Mol]) -> np.ndarray:
-    """Distances (Å) at which the press lets atoms touch: shorter between donor hydrogens and acceptors."""
+    """Distances (Å) at which the press lets atoms touch: shorter between donor hydrogens and acceptors.
+
+    Acceptors are N, O and anions; without the latter every hydrochloride would count as a clash.
+    """
     atoms = [a for graph in graphs for a in graph.GetAtoms()]
     radii = np.array([VDW_RADII[a.GetSymbol()] for a in atoms])
     donor = np.array([donates_hydrogen_bond(a) for a in atoms])
     acceptor = np.array([a.GetSymbol() in ("N", "O") for a in atoms])
-    size = SOFTNESS * (radii[:, None] + radii)
-    bonded = (donor[:, None] & acceptor) | (acceptor[:, None] & donor)
-    return np.where(bonded, DONOR_CONTACT, size)
+    anion = np.array([a.GetFormalCharge() < 0 for a in atoms])
+    apart = radii[:, None] + radii
+    size = SOFTNESS * apart
+    for kind, contact in ((anion, ANION_CONTACT * apart), (acceptor, DONOR_CONTACT)):
+        size = np.where((donor[:, None] & kind) | (kind[:, None] & donor), contact, size)
+    return size

@@ -18,6 +18,7 @@ from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import principal_axes
 from nucleate.errors import InputError, NucleateError
 from nucleate.files import write_atomically
+from nucleate.physics.charges import mmff_properties
 from nucleate.physics.parameters import KCAL_PER_MOL, KJ_PER_MOL
 from nucleate.pipeline.folders import make_folder
 
@@ -120,11 +121,11 @@ def _embed(graph: Chem.Mol, attempts: int, seed: int, time_limit: float) -> None
 
 
 def _optimise(graph: Chem.Mol, dielectric: float, deadline: float) -> dict[int, float]:
-    """MMFF94 (UFF without parameters) minimisation of each conformer; energies in eV by conformer id.
+    """MMFF94 (UFF where that does not fit) minimisation of each conformer; energies in eV by conformer id.
 
     Conformers that the deadline does not leave time for are removed, all but the first.
     """
-    properties = rdForceFieldHelpers.MMFFGetMoleculeProperties(graph)
+    properties = mmff_properties(graph)
     if properties is not None:
         properties.SetMMFFDielectricConstant(dielectric)
     energies: dict[int, float] = {}
