@@ -11,7 +11,7 @@ from importlib.resources import files
 import pytest
 from invented_results import invented_rows, invented_run
 
-from nucleate.errors import InputError
+from nucleate.errors import InputError, NucleateError
 from nucleate.report import write_report
 from nucleate.report.drawing import molecule_svg, space_group_symbol
 from nucleate.report.folder import finite, read_results
@@ -146,7 +146,7 @@ def test_a_failed_write_leaves_the_old_report(make_folder, monkeypatch):
     write_report(folder)
     before = sorted(p.name for p in folder.iterdir())
     monkeypatch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(NucleateError, match="disk full"):
         write_report(folder)
     assert sorted(p.name for p in folder.iterdir()) == before
 

@@ -3,8 +3,6 @@
 Items follow the core dictionary of the IUCr (CIF core 3.2); what it has no word for is under `_nucleate_`.
 """
 
-import os
-import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -18,7 +16,8 @@ from torch import Tensor
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.graph import molecule_atoms, require_bonds
 from nucleate.crystal.standardise import SYMPREC, SymmetricCrystal, to_symmetric
-from nucleate.errors import NucleateError
+from nucleate.files import write_atomically
+from nucleate.geometry.lattice import parameters_from_lattice
 from nucleate.geometry.symmetry import SpaceGroup
 
 
@@ -72,29 +71,14 @@ def cif_text(
     return block.as_string(cif.WriteOptions())
 
 
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file beside its name and move it there, so that nobody ever reads half of it."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=".", delete=False
-        ) as part:
-            part.write(text)
-        os.chmod(part.name, 0o644)
-        os.replace(part.name, path)
-    except OSError as error:
-        raise NucleateError(
-            f"expected a writable place, got {path} ({error.strerror}); choose another folder with -o"
-        ) from error
-
-
 def _block_name(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)[:70] or "crystal"
 
 
 def _items(crystal: Crystal, unit: SymmetricCrystal, energy: int | float | None) -> dict[str, str]:
     """Everything that is one value."""
-    cell = gemmi.UnitCell(*_parameters(unit.lattice))
+    lengths, angles = parameters_from_lattice(unit.lattice)
+    cell = gemmi.UnitCell(*lengths.tolist(), *angles.rad2deg().tolist())
     volume = float(torch.linalg.det(unit.lattice))
     sums = Counter(crystal.numbers.tolist())
     copies = volume / crystal.volume
@@ -125,12 +109,6 @@ def _items(crystal: Crystal, unit: SymmetricCrystal, energy: int | float | None)
     if energy is not None:
         items["_nucleate_lattice_energy_kj_mol"] = f"{energy:.4f}"
     return items
-
-
-def _parameters(lattice: Tensor) -> list[float]:
-    lengths = lattice.norm(dim=1)
-    cosines = [lattice[i] @ lattice[j] / (lengths[i] * lengths[j]) for i, j in ((1, 2), (0, 2), (0, 1))]
-    return [*lengths.tolist(), *torch.rad2deg(torch.acos(torch.stack(cosines))).tolist()]
 
 
 def _full_symbol(group: SpaceGroup) -> str:

@@ -19,11 +19,12 @@ from rdkit import Chem, rdBase
 
 from nucleate.crystal.assemble import assemble_crystal
 from nucleate.crystal.cif_read import read_crystal
-from nucleate.crystal.cif_write import cif_text, write_atomically, write_cif
+from nucleate.crystal.cif_write import cif_text, write_cif
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import represent_rigid, species_from_crystal
 from nucleate.errors import InputError
+from nucleate.files import write_atomically
 
 __all__ = [
     "cif_text",

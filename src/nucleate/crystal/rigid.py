@@ -33,6 +33,7 @@ from nucleate.crystal.graph import (
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.packing import Packings
 from nucleate.errors import InputError
+from nucleate.geometry.so3 import nearest_rotation
 from nucleate.geometry.symmetry import P1
 
 CONFORMER_TOLERANCE = 0.15  # Å RMSD, all atoms: copies farther apart are different conformers
@@ -51,14 +52,11 @@ class Poses:
     rmsd: Float[Tensor, " copies"]  # Å, all atoms
 
 
-def kabsch(
+def _best_rotation(
     local: Float[Tensor, "*n atoms 3"], target: Float[Tensor, "*n atoms 3"]
 ) -> Float[Tensor, "*n 3 3"]:
     """Proper rotations R that minimise sum |target - local R^T|^2, both centred (Kabsch 1978)."""
-    U, _, Vh = torch.linalg.svd(local.mT @ target)
-    sign = torch.linalg.det(U @ Vh).sign()
-    V = torch.cat([Vh.mT[..., :2], Vh.mT[..., 2:] * sign[..., None, None]], -1)
-    return V @ U.mT
+    return nearest_rotation(target.mT @ local)
 
 
 def principal_axes(positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms 3"]:
@@ -99,7 +97,7 @@ class Matcher:
         n, n_maps = len(target), maps.shape[2]
         mapped = _take(target, maps)
         model = hands[:, None, None, None] * local  # hands, 1, atoms, 3
-        R = kabsch(model.expand_as(mapped), mapped)
+        R = _best_rotation(model.expand_as(mapped), mapped)
         rmsd = (mapped - model @ R.mT).square().sum(-1).mean(-1).sqrt()
         cost = rmsd + TIE * torch.tensor([0.0, 1.0])[:, None]
         best = cost.reshape(n, -1).argmin(1)
@@ -142,7 +140,7 @@ class Matcher:
         placed = _take(target, heavy)
         model = hands * local[self.heavy]
         middle = placed.mean(-2, keepdim=True)
-        R = kabsch((model - model.mean(-2, keepdim=True)).expand_as(placed), placed - middle)
+        R = _best_rotation((model - model.mean(-2, keepdim=True)).expand_as(placed), placed - middle)
         shift = middle - model.mean(-2, keepdim=True) @ R.mT
         guess = (hands * local) @ R.mT + shift
         maps = torch.empty(*placed.shape[:3], len(self.numbers), dtype=torch.long)
@@ -222,7 +220,7 @@ def _maps_by_frames(
         model = hand * local
         origin = model[anchors].mean(0)
         middle = placed.mean(1, keepdim=True)
-        R = kabsch((model[anchors] - origin).expand_as(placed), placed - middle)
+        R = _best_rotation((model[anchors] - origin).expand_as(placed), placed - middle)
         guess = (model - origin) @ R.mT + middle
         far = torch.cdist(guess, target.expand(len(guess), -1, -1)).square() + unlike
         best = far.min(-1).values.sum(-1).topk(min(len(far), KEPT_MAPS), largest=False).indices

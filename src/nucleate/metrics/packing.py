@@ -31,6 +31,7 @@ from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
 from nucleate.crystal.crystal import Crystal
+from nucleate.crystal.graph import canonical
 from nucleate.geometry.lattice import image_shifts, niggli_reduce
 from nucleate.geometry.so3 import Superposition, kabsch
 
@@ -212,23 +213,11 @@ def _canonical(
     return key, tuple(atoms[i] for i in order)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=4096)  # a landscape shows the same few molecules again and again
 def _canonical_order(
     numbers: tuple[int, ...], bonds: tuple[tuple[int, int], ...]
 ) -> tuple[str, tuple[int, ...]]:
-    """Canonical SMILES of the bare graph and the order in which it names the atoms."""
-    graph = Chem.RWMol()
-    for number in numbers:
-        atom = Chem.Atom(number)
-        atom.SetNoImplicit(True)
-        graph.AddAtom(atom)
-    for i, j in bonds:
-        graph.AddBond(i, j, Chem.BondType.SINGLE)
-    graph.UpdatePropertyCache(strict=False)
-    Chem.FastFindRings(graph)
-    key = Chem.MolToSmiles(graph)
-    order = graph.GetProp("_smilesAtomOutputOrder").strip("[],").split(",")
-    return key, tuple(int(i) for i in order)
+    return canonical(numbers, bonds)
 
 
 @lru_cache(maxsize=1024)

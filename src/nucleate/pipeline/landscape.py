@@ -1,7 +1,6 @@
 """The result folder: crystals.parquet, cif/, run.json. Other tools rely on these names (docs/files.md)."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from nucleate.crystal.crystal import Crystal
 from nucleate.files import write_atomically
 from nucleate.metrics.packing import PackingMatch
 from nucleate.pipeline.reference import is_same
+from nucleate.report.folder import finite
 
 SYMMETRY_TOLERANCE = 0.05  # Å; minimised crystals are symmetric to within their force tolerance
 
@@ -125,16 +125,7 @@ def _row(c: Candidate, rank: int, name: str, lowest: float, lowest_field: float,
 
 def write_run(folder: Path, run: dict[str, Any]) -> dict[str, Any]:
     """run.json: settings, versions, timings, counts and failures. Returns it as written: JSON has no NaN."""
-    plain: dict[str, Any] = _plain(run)
-    write_atomically(folder / "run.json", json.dumps(plain, indent=1, allow_nan=False) + "\n")
+    text = json.dumps(finite(run), indent=1, allow_nan=False, default=str)
+    write_atomically(folder / "run.json", text + "\n")
+    plain: dict[str, Any] = json.loads(text)
     return plain
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value

@@ -5,10 +5,11 @@ from typing import Any
 
 import gemmi
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
 from nucleate.crystal.crystal import Crystal
+from nucleate.geometry.lattice import image_shifts
 
 DONORS = (7, 8)
 ACCEPTORS = (7, 8, 9, 16, 17, 35, 53)
@@ -47,7 +48,7 @@ def hydrogen_bonds(crystal: Crystal) -> Int[Tensor, "bonds 5"]:
     radii = torch.tensor([gemmi.Element(z).vdw_r for z in crystal.numbers[acceptor].tolist()])
     reach = radii.double() + gemmi.Element("H").vdw_r - CLOSER_THAN_CONTACT
     step = crystal.frac[acceptor][None] - crystal.frac[hydrogen][:, None]
-    images = _shifts(crystal.lattice, float(reach.max()))
+    images, _ = image_shifts(crystal.lattice[None], float(reach.max()), spread=0.5)
     shift = images - torch.round(step)[:, :, None]  # hydrogens, acceptors, images, 3
     contact = (step[:, :, None] + shift) @ crystal.lattice
     back = crystal.positions[donor] - crystal.positions[hydrogen]
@@ -67,13 +68,6 @@ def _donors(crystal: Crystal) -> tuple[Int[Tensor, " hydrogens"], Int[Tensor, " 
     heavy, light = both_ways.T
     chosen = torch.isin(crystal.numbers[heavy], torch.tensor(DONORS)) & (crystal.numbers[light] == 1)
     return heavy[chosen], light[chosen]
-
-
-def _shifts(lattice: Float[Tensor, "3 3"], reach: float) -> Float[Tensor, "images 3"]:
-    """Cell shifts that may bring a difference within [-0.5, 0.5] of each axis closer than `reach` (Å)."""
-    spacing = 1 / torch.linalg.inv(lattice).norm(dim=0)  # Å between lattice planes
-    bounds = (reach / spacing + 0.5).floor().long().tolist()
-    return torch.cartesian_prod(*[torch.arange(-n, n + 1) for n in bounds]).to(lattice)
 
 
 def _rounded(values: Tensor, digits: int) -> list[float]:
