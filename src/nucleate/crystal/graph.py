@@ -100,7 +100,7 @@ def molecule_atoms(crystal: Crystal) -> list[Int[Tensor, " atoms"]]:
     return list(torch.split(order, torch.bincount(crystal.molecule).tolist()))
 
 
-def molecule_bonds(crystal: Crystal) -> list[Int[Tensor, "bonds"]]:
+def molecule_bonds(crystal: Crystal) -> list[Int[Tensor, " bonds"]]:
     """Indices into `crystal.bonds` of the bonds of each molecule."""
     owner = crystal.molecule[crystal.bonds[:, 0]]
     order = torch.argsort(owner, stable=True)

@@ -163,7 +163,7 @@ class Matcher:
 
 
 def _take(
-    positions: Float[Tensor, "copies atoms 3"], index: Int[Tensor, "copies *more"]
+    positions: Float[Tensor, "copies atoms 3"], index: Int[Tensor, " copies *more"]
 ) -> Float[Tensor, "copies *more 3"]:
     """Positions of chosen atoms of each copy."""
     copy = torch.arange(len(positions)).reshape(-1, *[1] * (index.ndim - 1))

@@ -249,7 +249,7 @@ class Cluster:
     positions: Float[Tensor, "n width 3"]  # Å
     present: Float[Tensor, "n width"]
     centroids: Float[Tensor, "n 3"]  # Å
-    fingerprint: Float[Tensor, "numbers"]  # Å, equal for symmetry-equivalent (or mirrored) centres
+    fingerprint: Float[Tensor, " numbers"]  # Å, equal for symmetry-equivalent (or mirrored) centres
 
 
 def _distinct_clusters(molecules: HeavyMolecules, n: int) -> list[Cluster]:

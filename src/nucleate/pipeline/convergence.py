@@ -18,7 +18,7 @@ class Convergence:
     low_minima: int
     found_once: int
     good_turing_unseen: float  # share of further hits on low minima that would be new: found once / hits
-    chao_missed: float  # lower bound on low minima not seen
+    chao_missed: float  # lower bound on low minima not seen by any start
 
     @property
     def text(self) -> str:
@@ -37,7 +37,8 @@ def convergence(
     """Good & Turing's coverage and Chao's lower bound (Scand. J. Stat. 11, 265 (1984)).
 
     Only hits of random starts enter the estimates: perturbed ones look where minima are known already. `energy` in
-    eV, ascending.
+    eV, ascending. Of the minima that random starts are likely to have missed, those that perturbed ones found are
+    no longer missing.
     """
     if not len(energy):
         return Convergence(0, 0, 0, 1.0, 0.0)
@@ -50,5 +51,5 @@ def convergence(
         low_minima=int(near.sum()),
         found_once=once,
         good_turing_unseen=once / total if total else 1.0,
-        chao_missed=missed,
+        chao_missed=max(missed - int((counts == 0).sum()), 0.0),
     )

@@ -8,7 +8,7 @@ more evenly than pseudo-random numbers (Case, Campbell, Bygrave & Day, J. Chem. 
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -32,6 +32,8 @@ MONOCLINIC_BETA = (90.0, 128.0)
 TRICLINIC_ANGLES = (60.0, 120.0)
 SMALLEST_HEIGHT = 3.2  # Å between faces: no molecule is thinner
 CONFORMER_TEMPERATURE = 8 * KJ_PER_MOL  # eV; how fast the share of starts falls with a conformer's energy
+
+SEARCHABLE = (0.5, 1.0, 2.0)  # formula units in the asymmetric unit
 
 Sequence_ = Literal["sobol", "random"]
 
@@ -90,46 +92,51 @@ def arms(
 
     `space_groups_wanted` is "common" or a comma-separated list of numbers and symbols. Z' defaults to 1, and for
     centrosymmetric molecules also to 1/2, which is searched as a whole molecule in subgroups of index two. `z`
-    keeps the groups in which that many formula units fill the conventional cell. Raises InputError for unknown
-    groups, for improper ones where only one enantiomer is there, and where nothing is left to search.
+    keeps the groups in which that many formula units fill the conventional cell, with one of the Z' if both are
+    given. Raises InputError for unknown groups, for improper ones where only one enantiomer is there, and where
+    nothing is left to search.
     """
     asked = _asked_groups(composition, space_groups_wanted)
-    pairs: list[tuple[SpaceGroup, float, float]] = []
-    for group, weight in asked:
-        if z is not None:
-            options = [(n / len(group), weight) for n in z]
-        elif z_prime is not None:
-            options = [(float(value), weight) for value in z_prime]
-        else:
-            options = [(1.0, weight)]
-        pairs += [(group, value, w) for value, w in options if value in (0.5, 1.0, 2.0)]
-    if (
-        space_groups_wanted == "common"
-    ):  # P1 has no special positions; a group asked for by name is refused below
-        pairs = [(g, value, w) for g, value, w in pairs if value >= 1 or g.subgroups_of_index_two()]
+    sites = [(g, value, w) for g, w in asked for value in _values_of_z_prime(g, z, z_prime)]
+    if space_groups_wanted == "common":  # P1 has no special positions; asked for by name it is refused below
+        sites = [(g, value, w) for g, value, w in sites if value >= 1 or g.subgroups_of_index_two()]
     if z is None and z_prime is None and composition.is_centrosymmetric():
-        share = space_groups.CENTRED_SHARE
-        names = {g.symbol for g, _ in asked}
-        centred = {k: v for k, v in space_groups.CENTRED.items() if k in names}
-        if centred:
-            total = sum(w for _, w in asked)
-            pairs = [(g, value, w * (1 - share) / total) for g, value, w in pairs]
-            scale = share / sum(centred.values())
-            pairs += [(SpaceGroup.from_name(k), 0.5, v * scale) for k, v in centred.items()]
-    if not pairs:
+        sites = _with_centred_sites(sites)
+    if not sites:
         raise InputError(
             f"expected some space group in which Z = {', '.join(map(str, z or ()))} formula units give Z' of 1/2, 1 "
             f"or 2; none of {', '.join(g.symbol for g, _ in asked)} does. Change --z or --space-groups."
         )
     found: dict[str, Arm] = {}
-    for group, value, weight in pairs:
-        for arm in _arms_of(group, value, weight):
-            before = found.get(arm.key)
-            found[arm.key] = Arm(
-                arm.key, arm.group, arm.formula_units, arm.weight + (before.weight if before else 0)
-            )
+    for arm in (arm for site in sites for arm in _arms_of(*site)):
+        before = found.get(arm.key)
+        found[arm.key] = replace(arm, weight=arm.weight + (before.weight if before else 0))
     total = sum(a.weight for a in found.values())
-    return [Arm(a.key, a.group, a.formula_units, a.weight / total) for a in found.values()]
+    return [replace(a, weight=a.weight / total) for a in found.values()]
+
+
+Site = tuple[SpaceGroup, float, float]  # a space group, Z', and the weight of both
+
+
+def _values_of_z_prime(
+    group: SpaceGroup, z: Sequence[int] | None, z_prime: Sequence[float] | None
+) -> list[float]:
+    """Those of 1/2, 1 and 2 that were asked for, by themselves or as formula units in the cell."""
+    wanted = (1.0,) if z is None and z_prime is None else z_prime or SEARCHABLE
+    filled = SEARCHABLE if z is None else [n / len(group) for n in z]
+    return [value for value in SEARCHABLE if value in wanted and value in filled]
+
+
+def _with_centred_sites(sites: list[Site]) -> list[Site]:
+    """Most starts go to inversion centres, in those of the groups that have them and are known for it."""
+    names = {g.symbol for g, _, _ in sites}
+    centred = {k: v for k, v in space_groups.CENTRED.items() if k in names}
+    if not centred:
+        return sites
+    share, total = space_groups.CENTRED_SHARE, sum(w for _, _, w in sites)
+    scale = share / sum(centred.values())
+    general = [(g, value, w * (1 - share) / total) for g, value, w in sites]
+    return general + [(SpaceGroup.from_name(k), 0.5, v * scale) for k, v in centred.items()]
 
 
 def _asked_groups(composition: Composition, wanted: str) -> list[tuple[SpaceGroup, float]]:
