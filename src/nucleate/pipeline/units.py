@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+from jaxtyping import Int
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -19,12 +20,13 @@ from nucleate.physics.minimise import (
     PRESS,
     ROUGH,
     TIGHT,
+    Minimised,
     closest_contacts,
     minimise,
     pair_energy_fingerprints,
 )
 from nucleate.physics.parameters import KJ_PER_MOL
-from nucleate.pipeline.deduplicate import DuplicateTolerance, distinct_crystals
+from nucleate.pipeline.deduplicate import Distinct, DuplicateTolerance, distinct_crystals
 from nucleate.pipeline.generate import Arm, Composition, perturbed_packings, random_packings
 
 
@@ -90,32 +92,16 @@ def run_unit(
 ) -> UnitResult:
     """Generate, press, minimise roughly, keep the promising and distinct ones, minimise tightly."""
     clock = Clock()
-    if unit.kind == "random":
-        starts = random_packings(composition, arm, unit.first, unit.count, settings.seed, settings.sequence)
-    else:
-        assert parents is not None, "a perturbed unit needs parents"
-        starts = perturbed_packings(parents, unit.count, settings.seed, f"{arm.key}/{unit.name}")
+    starts = _starts(composition, arm, settings, unit, parents)
     clock.lap("generate")
     pressed = minimise(starts, field, PRESS)
     clock.lap("press")
-    rough = minimise(pressed.packings[torch.nonzero(~pressed.collapsed).flatten()], field, ROUGH)
-    alive = torch.nonzero(~rough.collapsed).flatten()
-    energy = total_energy(composition, arm, rough.packings, rough.energy)[alive]
-    ceiling = energy.min().item() + settings.window * KJ_PER_MOL if len(energy) else 0.0
-    if unit.ceiling is not None:
-        ceiling = unit.ceiling
-    low = alive[energy <= ceiling]
-    start = torch.nonzero(~pressed.collapsed).flatten()[low] + unit.first
-    candidates, energy = rough.packings[low], energy[energy <= ceiling]
-    distinct = distinct_crystals(
-        energy.numpy(),
-        per_formula_unit(arm, candidates.volume).numpy(),
-        pair_energy_fingerprints(candidates, field).numpy(),
-        ROUGH_TOLERANCE,
-    )
-    chosen = torch.from_numpy(distinct.kept)
+    uncrushed = torch.nonzero(~pressed.collapsed).flatten()
+    rough = minimise(pressed.packings[uncrushed], field, ROUGH)
+    low, distinct = _promising(composition, arm, field, settings, unit, rough)
+    chosen = low[torch.from_numpy(distinct.kept)]
     clock.lap("rough")
-    tight = minimise(candidates[chosen], field, TIGHT)
+    tight = minimise(rough.packings[chosen], field, TIGHT)
     good = torch.nonzero(~tight.collapsed).flatten()
     packings = tight.packings[good]
     contact = closest_contacts(packings, field)
@@ -128,7 +114,7 @@ def run_unit(
         fingerprint=pair_energy_fingerprints(packings, field),
         contact=contact,
         hits=torch.from_numpy(distinct.multiplicity)[good],
-        start=start[chosen][good],
+        start=uncrushed[chosen][good] + unit.first,
         counts={
             "asked": unit.count,
             "generated": len(starts),
@@ -141,6 +127,41 @@ def run_unit(
         },
         seconds=clock.seconds,
     )
+
+
+def _starts(
+    composition: Composition, arm: Arm, settings: SearchSettings, unit: Unit, parents: Packings | None
+) -> Packings:
+    if unit.kind == "random":
+        return random_packings(composition, arm, unit.first, unit.count, settings.seed, settings.sequence)
+    assert parents is not None, "a perturbed unit needs parents"
+    return perturbed_packings(parents, unit.count, settings.seed, f"{arm.key}/{unit.name}")
+
+
+def _promising(
+    composition: Composition,
+    arm: Arm,
+    field: ForceField,
+    settings: SearchSettings,
+    unit: Unit,
+    rough: Minimised,
+) -> tuple[Int[Tensor, " low"], Distinct]:
+    """Rough minima below the unit's ceiling (without one: the window above its own lowest), and which are distinct."""
+    alive = torch.nonzero(~rough.collapsed).flatten()
+    energy = total_energy(composition, arm, rough.packings, rough.energy)[alive]
+    ceiling = unit.ceiling
+    if ceiling is None:
+        ceiling = energy.min().item() + settings.window * KJ_PER_MOL if len(energy) else 0.0
+    within = energy <= ceiling
+    low = alive[within]
+    candidates = rough.packings[low]
+    distinct = distinct_crystals(
+        energy[within].numpy(),
+        per_formula_unit(arm, candidates.volume).numpy(),
+        pair_energy_fingerprints(candidates, field).numpy(),
+        ROUGH_TOLERANCE,
+    )
+    return low, distinct
 
 
 def total_energy(composition: Composition, arm: Arm, packings: Packings, energy: Tensor) -> Tensor:
