@@ -14,7 +14,10 @@ from nucleate.crystal.standardise import (
     select_molecules,
     to_symmetric,
 )
+from nucleate.geometry.symmetry import SpaceGroup
+from nucleate.pipeline.generate import Arm, Composition, random_packings
 from tests.crystal.conftest import EXPECTED, distances, farthest
+from tests.physics.conftest import embedded
 
 
 def sheared(crystal: Crystal) -> Crystal:
@@ -92,6 +95,22 @@ def test_asymmetric_unit_of_a_skew_supercell(
     written, original = supercell.numbers[same.atoms], crystal.numbers[unit.atoms]
     assert torch.equal(written.sort().values, original.sort().values)
     assert capsys.readouterr().err == ""  # moyo's warnings are not the user's
+
+
+@pytest.mark.parametrize(
+    "number", [1, 5, 9, 15, 43, 68, 88, 110, 122, 148, 155, 161, 167, 180, 205, 214, 220]
+)
+def test_a_general_position_is_found_in_any_setting(number: int) -> None:
+    """Centred, rhombohedral and cubic groups, two origins, enantiomorphs: one molecule, Z = order of the group."""
+    molecule = embedded("NC(=O)F")
+    composition = Composition((molecule,), (1,), (torch.zeros(1),), False)
+    group = SpaceGroup.from_name(number)
+    crystal = random_packings(composition, Arm("any", group, 1), 0, 1, 3).crystal(0)
+    unit = to_symmetric(crystal)
+    assert (unit.group.number, unit.z, unit.z_prime) == (number, len(group), 1.0)
+    assert len(unit.atoms) == len(molecule)
+    assert unit.whole
+    assert unit.shift < 1e-6
 
 
 def test_operations_hold_in_the_given_cell(crystals: dict[str, Crystal]) -> None:

@@ -15,6 +15,8 @@ def mmff_charges(graph: Chem.Mol) -> Float[np.ndarray, " atoms"]:
     Where MMFF94 does not describe the molecule (see `mmff_properties`), Gasteiger-Marsili charges, with a
     warning. Halgren, J. Comput. Chem. 17, 520 (1996).
     """
+    if graph.GetNumAtoms() == 1:
+        return np.array([float(Chem.GetFormalCharge(graph))])
     properties = mmff_properties(graph)
     if properties is not None:
         return _charges_of(properties, graph)

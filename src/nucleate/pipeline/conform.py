@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
-from rdkit import Chem
+from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers, rdMolAlign, rdMolDescriptors
 from torch import Tensor
 
@@ -136,7 +136,8 @@ def _optimise(graph: Chem.Mol, dielectric: float, deadline: float) -> dict[int, 
         if properties is not None:
             field = rdForceFieldHelpers.MMFFGetMoleculeForceField(graph, properties, confId=conformer)
         else:
-            field = rdForceFieldHelpers.UFFGetMoleculeForceField(graph, confId=conformer)
+            with rdBase.BlockLogs():  # UFF says on stderr what it makes of unusual charges
+                field = rdForceFieldHelpers.UFFGetMoleculeForceField(graph, confId=conformer)
         if field is None:
             raise InputError(
                 f"neither MMFF94 nor UFF knows all atoms of {Chem.MolToSmiles(Chem.RemoveHs(graph))}; give its "
