@@ -195,6 +195,14 @@ def test_unknown_name_lists_the_known_ones():
         energy_model("gnf1")
 
 
+def test_what_is_no_calculator_is_refused_at_the_start():
+    with (
+        energy_model("ase:os:getcwd", process=QUICK) as model,
+        pytest.raises(EnergyModelError, match="expected an ASE calculator from getcwd, got str"),
+    ):
+        model.start()
+
+
 @pytest.mark.parametrize("name", ["ase", "ase:emt", "ase::X", "ase:ase.calculators.lj:not a name"])
 def test_malformed_ase_name(name):
     with pytest.raises(InputError, match="expected ase:module:Class"):

@@ -31,7 +31,10 @@ OPTIMISERS = {"fire": FIRE, "lbfgs": LBFGS}
 def build(source: str, name: str, options: dict) -> Calculator:
     """The calculator `name` of a module or of a .py file, made with these options."""
     module = _load(source) if source.endswith(".py") else importlib.import_module(source)
-    return getattr(module, name)(**options)
+    calculator = getattr(module, name)(**options)
+    if not hasattr(calculator, "get_potential_energy"):
+        raise TypeError(f"expected an ASE calculator from {name}, got {type(calculator).__name__}")
+    return calculator
 
 
 def _load(path: str) -> ModuleType:

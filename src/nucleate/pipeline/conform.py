@@ -114,10 +114,11 @@ def _embed(graph: Chem.Mol, attempts: int, seed: int, time_limit: float) -> None
     options.onlyHeavyAtomsForRMS = False
     options.timeout = max(1, int(time_limit / 2))
     options.maxIterations = 200
-    rdDistGeom.EmbedMultipleConfs(graph, attempts, options)
-    if graph.GetNumConformers() == 0:  # strained rings and macrocycles: start from random coordinates
-        options.useRandomCoords = True
-        rdDistGeom.EmbedMultipleConfs(graph, min(attempts, 20), options)
+    with rdBase.BlockLogs():  # unusual charges are no news to the user
+        rdDistGeom.EmbedMultipleConfs(graph, attempts, options)
+        if graph.GetNumConformers() == 0:  # strained rings and macrocycles: start from random coordinates
+            options.useRandomCoords = True
+            rdDistGeom.EmbedMultipleConfs(graph, min(attempts, 20), options)
 
 
 def _optimise(graph: Chem.Mol, dielectric: float, deadline: float) -> dict[int, float]:
@@ -136,7 +137,7 @@ def _optimise(graph: Chem.Mol, dielectric: float, deadline: float) -> dict[int, 
         if properties is not None:
             field = rdForceFieldHelpers.MMFFGetMoleculeForceField(graph, properties, confId=conformer)
         else:
-            with rdBase.BlockLogs():  # UFF says on stderr what it makes of unusual charges
+            with rdBase.BlockLogs():
                 field = rdForceFieldHelpers.UFFGetMoleculeForceField(graph, confId=conformer)
         if field is None:
             raise InputError(
