@@ -14,6 +14,7 @@ from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import normalise_hydrogens
 from nucleate.crystal.standardise import find_symmetry
 from nucleate.errors import InputError
+from nucleate.geometry.symmetry import SpaceGroup
 from nucleate.pipeline.conform import Conformers, ConformSettings, conform
 from nucleate.pipeline.generate import Composition
 
@@ -93,7 +94,7 @@ def _is_enantiopure(source: str, molecules: list[Molecule]) -> bool:
     if not any(m.is_chiral for m in molecules):
         return False
     if Path(source).suffix.lower() == ".cif":
-        return find_symmetry(read_crystal(source)).group.is_sohncke
+        return SpaceGroup.from_name(find_symmetry(read_crystal(source)).number).is_sohncke
     return True
 
 
