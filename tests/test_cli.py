@@ -390,11 +390,9 @@ def test_ctrl_c_while_workers_start_is_quiet(tmp_path: Path) -> None:
 
 def test_a_budget_is_kept(program: Program, tmp_path: Path) -> None:
     program("predict", "NC(N)=O", *SMALL, "-o", "first")  # on a new machine this compiles
-    started = time.monotonic()
     options = "-n 100000 --workers 1 --energy forcefield --budget 4s --keep 10 -o out --json"
     code, out, _ = program("predict", "NC(N)=O", *options.split())
     about = json.loads(out)
     assert code == 0
     assert about["stopped"] == "time"
-    assert about["counts"]["asked"] > 0
-    assert time.monotonic() - started < 4 + 5
+    assert 0 < about["counts"]["asked"] < 100000

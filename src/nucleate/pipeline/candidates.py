@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from nucleate.crystal.standardise import find_symmetry
-from nucleate.metrics.packing import compare_packing
+from nucleate.metrics.packing import PackingReference
 from nucleate.physics.forcefield import FINAL
 from nucleate.physics.minimise import CLASH
 from nucleate.physics.parameters import KJ_PER_MOL
@@ -24,28 +24,28 @@ def candidates_of(
     """
     minima = result.minima
     kept: list[Candidate] = []
+    prepared: list[PackingReference] = []
     for i in range(len(minima)):
         if minima.contact[i] < CLASH:
             continue
         if len(kept) == keep:
             break
         candidate = _candidate(result, i, seed, generator)
-        twin = next((k for k, other in enumerate(kept) if same_packing(other, candidate)), None)
+        twin = next((k for k in range(len(kept)) if _same(kept[k], prepared[k], candidate)), None)
         if twin is None:
             kept.append(candidate)
+            prepared.append(PackingReference(candidate.crystal))
         else:
             kept[twin] = replace(kept[twin], hits=kept[twin].hits + candidate.hits)
     kept.sort(key=lambda c: c.energy)
     return [c for c in kept if c.energy <= kept[0].energy + window]
 
 
-def same_packing(a: Candidate, b: Candidate) -> bool:
+def _same(known: Candidate, reference: PackingReference, other: Candidate) -> bool:
     """Minima that stopped a little apart: 15 molecules within `TWIN_RMSD`, near in energy and density."""
-    near = (
-        abs(a.energy - b.energy) < TWIN_ENERGY
-        and abs(a.crystal.density / b.crystal.density - 1) < TWIN_DENSITY
-    )
-    return near and is_same(compare_packing(a.crystal, b.crystal), TWIN_RMSD)
+    density = known.crystal.density / other.crystal.density - 1
+    near = abs(known.energy - other.energy) < TWIN_ENERGY and abs(density) < TWIN_DENSITY
+    return near and is_same(reference.compare(other.crystal), TWIN_RMSD)
 
 
 def _candidate(result: SearchResult, i: int, seed: int, generator: str) -> Candidate:

@@ -108,7 +108,7 @@ def arms(
             f"or 2; none of {', '.join(g.symbol for g, _ in asked)} does. Change --z or --space-groups."
         )
     found: dict[str, Arm] = {}
-    for arm in (arm for site in sites for arm in _arms_of(*site)):
+    for arm in (arm for site in sites for arm in _arms_of(composition, *site)):
         before = found.get(arm.key)
         found[arm.key] = replace(arm, weight=arm.weight + (before.weight if before else 0))
     total = sum(a.weight for a in found.values())
@@ -161,22 +161,29 @@ def _asked_groups(composition: Composition, wanted: str) -> list[tuple[SpaceGrou
     return [(group, 1.0) for group in groups]
 
 
-def _arms_of(group: SpaceGroup, z_prime: float, weight: float) -> list[Arm]:
+def _arms_of(composition: Composition, group: SpaceGroup, z_prime: float, weight: float) -> list[Arm]:
+    """The group itself, or for Z' = 1/2 the subgroups in which a molecule on a special position is a whole one."""
     if z_prime >= 1:
         units = round(z_prime)
         key = group.symbol if units == 1 else f"{group.symbol} Z'={units}"
         return [Arm(key, group, units, weight)]
-    halves = group.subgroups_of_index_two()
+    # half the rotations, all translations: the site's own element (inversion, twofold axis, mirror) is what goes
+    halves = [h for h in group.subgroups_of_index_two() if _rotations(h) < _rotations(group)]
     if not halves:
         raise InputError(
             f"expected a space group with subgroups of index two for Z' = 1/2; {group.symbol} has none"
         )
-    sohncke = [h for h in halves if h.is_sohncke] if group.is_centrosymmetric else []
-    chosen = sohncke or halves
+    if group.is_centrosymmetric and composition.is_centrosymmetric():
+        halves = [h for h in halves if h.is_sohncke] or [h for h in halves if not h.is_centrosymmetric]
     unique: dict[int, SpaceGroup] = {}
-    for half in chosen:
+    for half in halves:
         unique.setdefault(half.number, half)
     return [Arm(f"{group.symbol} Z'=1/2 as {h.symbol}", h, 1, weight / len(unique)) for h in unique.values()]
+
+
+def _rotations(group: SpaceGroup) -> int:
+    """Order of the point group."""
+    return len(torch.unique(group.rotations, dim=0))
 
 
 # ------------------------------------------------------------------ starts

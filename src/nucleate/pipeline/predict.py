@@ -340,6 +340,11 @@ def _write(
     run = describe(
         job.source, job.subject, settings, settings.seed, result, judged.candidates, judged.failures
     )
+    if judged.failures and judged.energy_model == "forcefield":
+        run["notes"] = [
+            *run["notes"],
+            f"The energy model judged no crystal ({_listed(judged.failures)}): force field order.",
+        ]
     run |= {"energy_model": judged.energy_model, "reference": judged.reference, "started": clock.began}
     provenance = {"command": run["command"], "version": __version__, "seed": settings.seed}
     rows = write_landscape(job.folder, judged.candidates, job.subject.name, provenance)
@@ -352,3 +357,7 @@ def _write(
     write_report(job.folder)
     tell("report", 1, 1, "")
     return Prediction(job.folder, rows, run)
+
+
+def _listed(failures: dict[str, int]) -> str:
+    return "; ".join(f"{count} x {reason}" for reason, count in failures.items())

@@ -31,7 +31,7 @@ def describe(
     lost = {
         k: counts.get(k, 0) for k in ("collapsed in the press", "collapsed in minimisation", "not converged")
     }
-    clashing = int((minima.contact < CLASH).sum())
+    clashing = int(minima.hits[minima.contact < CLASH].sum())
     estimate = convergence(minima.energy, minima.hits, minima.random_hits)
     return {
         "nucleate": __version__,
@@ -59,6 +59,7 @@ def describe(
             - lost["collapsed in minimisation"]
             - clashing,
             "within_window": counts.get("within the energy window", 0),
+            "merged": counts.get("merged", 0),
             "converged": counts.get("minima", 0) - counts.get("not converged", 0),
             "distinct": len(minima),
             "handed_over": len(candidates),

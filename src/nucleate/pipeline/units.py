@@ -122,6 +122,7 @@ def run_unit(
             "collapsed in minimisation": int(rough.collapsed.sum() + tight.collapsed.sum()),
             "above the energy window": int((~rough.collapsed).sum()) - len(low),
             "within the energy window": len(low),
+            "merged": len(low) - len(distinct.kept),
             "not converged": int((~tight.converged[good]).sum()),
             "minima": len(good),
         },
