@@ -181,12 +181,15 @@ def test_no_orphans_when_the_parent_is_interrupted_or_killed(how, tmp_path):
     )
     command = [sys.executable, str(script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as parent:
-        assert parent.stdout is not None
-        worker = int(parent.stdout.readline())
-        time.sleep(0.3)
-        assert not _gone(worker, patience=0.1)
-        parent.send_signal(how)
-        assert parent.wait(timeout=20) != 0
+        try:
+            assert parent.stdout is not None
+            worker = int(parent.stdout.readline())
+            time.sleep(0.3)
+            assert not _gone(worker, patience=0.1)
+            parent.send_signal(how)
+            assert parent.wait(timeout=20) != 0
+        finally:
+            parent.kill()  # or leaving the block would wait for ever
     assert _gone(worker)
 
 
