@@ -183,7 +183,12 @@ def predict(
         progress=searching,
     )
     clock.lap("search")
-    judged = Judged(candidates_of(result, settings.keep, settings.window, settings.seed, settings.generator))
+    handing_over = (settings.keep, settings.window, settings.seed, settings.generator)
+    try:
+        judged = Judged(candidates_of(result, *handing_over))
+    except KeyboardInterrupt:  # a few seconds of work without which nothing would be handed over
+        result = replace(result, stopped="user")
+        judged = Judged(candidates_of(result, *handing_over))
     clock.lap("deduplicate")
     try:
         if result.stopped != "user":

@@ -75,20 +75,25 @@ def search(
     stopped: Literal["", "time", "user"] = ""
     warm_up(composition, arms[0], field)
     with Workers(settings.workers, (composition, arms, field, settings)) as workers:
-        for number in range(settings.rounds):
-            plan = plan_round(
-                number, settings.n, settings.rounds, settings.perturb, state, minima.energy, minima.arm
-            )
-            units = units_of(plan, number, settings, state, minima)
-            stopped = _run_round(
-                workers, units, minima, plan, empty, folder, deadline, known, progress, settings.n
-            )
+        try:
+            for number in range(settings.rounds):
+                plan = plan_round(
+                    number, settings.n, settings.rounds, settings.perturb, state, minima.energy, minima.arm
+                )
+                units = units_of(plan, number, settings, state, minima)
+                stopped = _run_round(
+                    workers, units, minima, plan, empty, folder, deadline, known, progress, settings.n
+                )
+                minima = Minima.merge(arms, empty, known)
+                state = state.after(plan, minima.energy, minima.arm)
+                if progress is not None:
+                    progress(sum(r.unit.count for r in known), settings.n, minima)
+                if stopped:
+                    break
+        except KeyboardInterrupt:  # between rounds; within one it is caught there
+            stopped = "user"
+            workers.stop()
             minima = Minima.merge(arms, empty, known)
-            state = state.after(plan, minima.energy, minima.arm)
-            if progress is not None:
-                progress(sum(r.unit.count for r in known), settings.n, minima)
-            if stopped:
-                break
     return SearchResult(composition, arms, field, minima, known, stopped)
 
 
