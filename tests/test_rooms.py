@@ -24,6 +24,7 @@ FREE = {
     "__init__",
     "__main__",
     "testing",
+    "compiled",
     "errors",
     "files",
 }  # of no room: usable from, or looking at, every room

@@ -21,7 +21,7 @@ import math
 
 import numpy as np
 
-from nucleate.physics.compiled import compiled
+from nucleate.compiled import compiled
 from nucleate.physics.parameters import COULOMB
 
 SOFT_COULOMB = 0.9  # Å; no two atoms of different molecules come closer in any crystal

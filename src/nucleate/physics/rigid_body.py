@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from nucleate.physics.compiled import compiled
+from nucleate.compiled import compiled
 from nucleate.physics.kernels import (
     atom_pairs,
     cartesian_rotations,

@@ -1,7 +1,7 @@
 """`compiled`: numba's just-in-time compiler, with a cache that a change of any kernel empties.
 
 numba looks only at the file of the function itself when it decides whether its cache is stale, so a change in a
-kernel that another file calls would go unseen. Here the cache folder is named after the sources of the room.
+kernel that another file calls would go unseen. Here the cache folder is named after the sources of all kernels.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from nucleate import __version__
 def cache_directory() -> str:
     """Per user, per version and per content of the kernels."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
         if "@compiled" in (text := path.read_text()):
             digest.update(text.encode())
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
