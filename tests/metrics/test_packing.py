@@ -11,7 +11,8 @@ from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.crystal import Crystal
 from nucleate.geometry.lattice import image_shifts
 from nucleate.geometry.so3 import random_rotation, rotation_exp
-from nucleate.metrics.packing import HeavyMolecules, PackingReference, compare_packing
+from nucleate.metrics.heavy_molecules import HeavyMolecules
+from nucleate.metrics.packing import PackingReference, compare_packing
 
 DATA = Path(__file__).parent / "data"
 FILES = ["2100840", "2205937", "2008185", "7121743", "2014129"]
