@@ -6,92 +6,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from disguises import disguised, noisy, repeated, seeded, turned_in_place, without_hydrogens
 
 from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.crystal import Crystal
 from nucleate.geometry.lattice import image_shifts
-from nucleate.geometry.so3 import random_rotation, rotation_exp
+from nucleate.geometry.so3 import random_rotation
 from nucleate.metrics.heavy_molecules import HeavyMolecules
 from nucleate.metrics.packing import PackingReference, compare_packing
 
 DATA = Path(__file__).parent / "data"
 FILES = ["2100840", "2205937", "2008185", "7121743", "2014129"]
-SKEW = torch.tensor([[1, 1, 0], [0, 1, -1], [1, 1, 1]], dtype=torch.float64)
 every_crystal = pytest.mark.parametrize("name", FILES)
 
 
 @lru_cache(maxsize=16)
 def crystal(name):
     return read_crystal(DATA / f"{name}.cif")
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def moved(c, positions):
-    lattice = c.lattice.double()
-    return c.replace(lattice=lattice, frac=positions @ torch.linalg.inv(lattice))
-
-
-def noisy(c, sigma, seed=0):
-    """Every coordinate of every atom displaced: the translational symmetry stays, all other symmetry goes."""
-    noise = torch.randn(len(c), 3, dtype=torch.float64, generator=seeded(seed))
-    return moved(c, c.positions.double() + sigma * noise)
-
-
-def repeated(c, times):
-    """The same crystal in a supercell."""
-    cells = torch.cartesian_prod(*[torch.arange(k) for k in times])
-    copy = torch.arange(len(cells))[:, None]
-    return Crystal(
-        lattice=torch.tensor(times)[:, None] * c.lattice.double(),
-        frac=((c.frac.double() + cells[:, None]) / torch.tensor(times)).flatten(0, 1),
-        numbers=c.numbers.repeat(len(cells)),
-        molecule=(c.molecule + copy * c.n_molecules).flatten(),
-        bonds=(c.bonds + copy[..., None] * len(c)).flatten(0, 1),
-    )
-
-
-def disguised(c, seed=0, mirror=False):
-    """The same crystal turned, shifted, in another cell, with molecules elsewhere and all orders permuted."""
-    g = seeded(seed)
-    lattice = SKEW @ c.lattice.double()
-    hops = torch.randint(-2, 3, (c.n_molecules, 3), generator=g).double() @ lattice
-    shift = 5 * torch.randn(3, dtype=torch.float64, generator=g)
-    turn = random_rotation(generator=g) * (-1 if mirror else 1)
-    positions = (c.positions.double() + hops[c.molecule] + shift) @ turn.T
-    lattice = lattice @ turn.T * (-1 if mirror else 1)  # minus the axes span the same lattice, right-handed
-    order, names = torch.randperm(len(c), generator=g), torch.randperm(c.n_molecules, generator=g)
-    return Crystal(
-        lattice=lattice,
-        frac=(positions @ torch.linalg.inv(lattice))[order],
-        numbers=c.numbers[order],
-        molecule=names[c.molecule][order],
-        bonds=torch.argsort(order)[c.bonds],
-    )
-
-
-def without_hydrogens(c):
-    kept = torch.nonzero(c.numbers > 1)[:, 0]
-    place = torch.full((len(c),), -1)
-    place[kept] = torch.arange(len(kept))
-    bonds = place[c.bonds]
-    return Crystal(
-        lattice=c.lattice,
-        frac=c.frac[kept],
-        numbers=c.numbers[kept],
-        molecule=c.molecule[kept],
-        bonds=bonds[(bonds >= 0).all(1)],
-    )
-
-
-def turned_in_place(c, angle, seed=0):
-    """Each molecule turned by `angle` (rad) about an axis of its own through its centroid."""
-    axes = torch.randn(c.n_molecules, 3, dtype=torch.float64, generator=seeded(seed))
-    turn = rotation_exp(angle * axes / axes.norm(dim=1, keepdim=True))[c.molecule]
-    centre = (c.centroids.double() @ c.lattice.double())[c.molecule]
-    return moved(c, torch.einsum("aij,aj->ai", turn, c.positions.double() - centre) + centre)
 
 
 def chiral_crystal():
