@@ -27,6 +27,8 @@ FREE = {
     "compiled",
     "errors",
     "files",
+    "processes",
+    "far_end",
 }  # of no room: usable from, or looking at, every room
 
 

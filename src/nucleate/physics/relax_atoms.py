@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -12,10 +13,11 @@ from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
 from nucleate.crystal.crystal import Crystal
 from nucleate.errors import EnergyModelError
+from nucleate.far_end import reply_to
 from nucleate.physics.ase_model import ModelCalculator, atoms_of
 from nucleate.physics.energy import EnergyModel
 from nucleate.physics.process import ProcessModel
-from nucleate.physics.worker import reply_to
+from nucleate.physics.worker import answer
 
 FORMED, BROKEN = 1.2, 1.3  # times the sum of covalent radii; the gap leaves stretched bonds in peace
 
@@ -77,7 +79,7 @@ def _relax_here(crystal: Crystal, model: EnergyModel, settings: dict[str, Any]) 
         "cell": atoms.cell.array,
         "settings": settings,
     }
-    return reply_to(request, ModelCalculator(model, crystal))
+    return reply_to(request, partial(answer, calculator=ModelCalculator(model, crystal)))
 
 
 def _relaxed(crystal: Crystal, reply: dict[str, Any]) -> Relaxed:

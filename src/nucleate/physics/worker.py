@@ -1,21 +1,14 @@
-"""The far end of `process`: one ASE calculator behind a pipe.
+"""The program of `process`: one ASE calculator, run by `nucleate.far_end`.
 
-This file is run as a program, possibly by the interpreter of another environment, so it needs only ase and
-numpy. It speaks JSON, one object a line: the first request names the calculator, every later one is a
-structure to evaluate or to relax, and each request gets exactly one reply. JSON writes floats so that they
-read back exactly.
+It may run in the interpreter of another environment, so it needs only ase and numpy. The first request names
+the calculator, every later one is a structure to evaluate or to relax.
 """
 
 import importlib
 import importlib.util
-import json
-import os
-import queue
-import signal
-import sys
-import threading
 import time
-import warnings
+from collections.abc import Callable
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -107,61 +100,22 @@ def relax(
     }
 
 
-def reply_to(request: dict, calculator: Calculator) -> dict:
-    """Do one request; whatever goes wrong becomes the reply's `failure`."""
-    started = time.monotonic()
+def answer(request: dict, calculator: Calculator) -> dict:
+    """Do one request; after a failure the calculator forgets what it held."""
     try:
         atoms = structure(request)
         atoms.calc = calculator
         if hasattr(calculator, "release"):
             calculator.release()
         verb = relax if request["verb"] == "relax" else evaluate
-        answer = verb(atoms, **request["settings"])
-    except Exception as error:  # noqa: BLE001  a calculator may raise anything; it is reported, not hidden
-        answer = {"failure": one_line(error)}
+        return verb(atoms, **request["settings"])
+    except Exception:
         calculator.reset()
-    return {**answer, "seconds": time.monotonic() - started}
+        raise
 
 
-def one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:500]
-
-
-def listen(requests: queue.Queue) -> None:
-    """Feed the queue; when the other end is gone, so are we, with everything we started."""
-    for line in sys.stdin:
-        requests.put(json.loads(line))
-    if hasattr(os, "killpg") and os.getpgrp() == os.getpid():
-        os.killpg(os.getpgrp(), signal.SIGKILL)
-    os._exit(0)
-
-
-def main() -> None:
-    # Models print as they please; only replies may reach the pipe.
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    warnings.simplefilter("ignore")
-    # Running a file puts its folder first, where `chgnet.py` would hide the real package; the user's own
-    # calculators are looked for in the current folder, after everything that is installed.
-    sys.path[:] = [p for p in sys.path if os.path.realpath(p) != os.path.dirname(os.path.realpath(__file__))]
-    sys.path.append(os.getcwd())
-    requests: queue.Queue = queue.Queue()
-    threading.Thread(target=listen, args=(requests,), daemon=True).start()
-
-    def say(answer: dict) -> None:
-        replies.write(json.dumps(answer) + "\n")
-        replies.flush()
-
-    try:
-        calculator = build(**requests.get())
-    except Exception as error:  # noqa: BLE001  as above
-        say({"failure": one_line(error), "missing": error.name if isinstance(error, ImportError) else None})
-        return
-    say({"properties": list(getattr(calculator, "implemented_properties", []))})
-    while True:
-        say(reply_to(requests.get(), calculator))
-
-
-if __name__ == "__main__":
-    main()
+def start(opening: dict) -> tuple[dict, Callable[[dict], dict]]:
+    """Build the calculator of the first request; say what it can do, and how to ask it."""
+    calculator = build(**opening)
+    hello = {"properties": list(getattr(calculator, "implemented_properties", []))}
+    return hello, partial(answer, calculator=calculator)
