@@ -2,5 +2,6 @@
 
 | file | what |
 |---|---|
+| `predictions/` | readers of what generators of crystals write, ours and others' |
 | `space_groups` | how often organic molecules choose each space group |
 """

@@ -1,0 +1,242 @@
+"""Predictions of any program -> samples: which files, which format, and one `Sample` for everything asked for."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
+from nucleate.crystal.crystal import Crystal
+from nucleate.crystal.molecule import Molecule
+from nucleate.data.predictions.cif import entries_of_cif
+from nucleate.data.predictions.genarris import entries_of_json
+from nucleate.data.predictions.molecules import Known, build_crystal
+from nucleate.data.predictions.sample import Entry, Frame, Sample, composition_of, heavy_keys
+from nucleate.data.predictions.tables import TABLES, columns_of, entries_of_table, read_json, table_format
+from nucleate.data.predictions.xyz import entries_of_xyz, read_text
+from nucleate.errors import InputError
+
+READERS: dict[str, Callable[[Path], Iterator[Entry]]] = {
+    "cif": entries_of_cif,
+    "oxtal": entries_of_cif,
+    "xyz": entries_of_xyz,
+    "extxyz": entries_of_xyz,
+    "molcrystalflow": entries_of_xyz,
+    "genarris": entries_of_json,
+    **{kind: partial(entries_of_table, kind=kind) for kind in TABLES},
+}
+"""Formats by name. `cif` and `oxtal`, and the three of xyz, are read alike: the content says what it is."""
+
+SUFFIXES = (".cif", ".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz", ".parquet")
+WHOLE = ("crystals.parquet", "predictions.parquet", "structures.json")  # the file that stands for its folder
+INSIDE = ("generated", "cifs")  # where MolCrystalFlow and OXtal keep the structures of a folder
+
+
+@dataclass(frozen=True)
+class Asked:
+    """How many predictions were asked for, and what was counted."""
+
+    number: int
+    counted: str
+
+
+def read_predictions(
+    path: str | Path, *, format: str | None = None, molecules: Sequence[Molecule] | None = None
+) -> list[Sample]:
+    """Every prediction of a file or folder, in order; what could not be read is a sample with its failure.
+
+    Reads what nucleate's `predict` (also of a list) and `generate` write, CIF files of one or many blocks, folders of
+    CIFs, extended XYZ, parquet with CIF text, and the files of Clari, OXtal, Genarris, FastCSP and MolCrystalFlow
+    (described in `tables`, `cif`, `genarris`, `xyz`). In a folder of folders each sub-folder is a target, unless
+    its files name targets themselves. `format` is a key of `READERS` and overrides what the content suggests.
+
+    `molecules` are those that the predictions should consist of (`molecules_of(references)`): with them,
+    molecules that overlap are still told apart where the atoms come one molecule after another, and a sample whose
+    atoms are right but whose molecules are not is a failure "molecules overlap".
+
+    Raises InputError where the path is not there, is of no known format or holds nothing.
+    """
+    path = Path(path)
+    if format is not None and format not in READERS:
+        raise InputError(f"expected a format among {', '.join(READERS)}, got {format!r}")
+    if not path.exists():
+        raise InputError(
+            f"expected an existing file or folder of predictions, got {path}", reason="unreadable"
+        )
+    known = None if molecules is None else Known.of(molecules)
+    seen: Counter[str | None] = Counter()
+    samples = []
+    for entry in _entries(path, format):
+        samples.append(_sample(entry, seen[entry.target], known))
+        seen[entry.target] += 1
+    if not samples:
+        raise InputError(f"expected predictions, found none in {path}", reason="empty file")
+    return samples
+
+
+def count_asked(path: str | Path, samples: Sequence[Sample]) -> dict[str | None, Asked]:
+    """For each target of the samples how many were asked for.
+
+    nucleate's own folders: the starts of the search (run.json); Clari's: the samples requested (config.json); else
+    the samples themselves, failures included.
+    """
+    said: dict[str | None, Asked] = {}
+    for source, label in _sources(Path(path)):
+        if source.name == "crystals.parquet":
+            run = read_json(source.with_name("run.json"))
+            name = label or (run.get("molecule") or {}).get("name")
+            if isinstance(number := (run.get("counts") or {}).get("asked"), int):
+                said[name] = Asked(number, "starts of the search (run.json, counts.asked)")
+        elif source.name == "predictions.parquet":
+            for request in read_json(source.with_name("config.json")).get("requests") or []:
+                number = request.get("n_samples", request.get("samples"))
+                if isinstance(number, int):
+                    said[str(request.get("id"))] = Asked(number, "samples requested (config.json)")
+    listed = Counter(s.target for s in samples)
+    return {
+        target: said.get(target) or Asked(number, "samples listed, failures included")
+        for target, number in listed.items()
+    }
+
+
+def detect_format(path: str | Path) -> str:
+    """The key of `READERS` for one file, by its content. Raises InputError for a format that is not known."""
+    path = Path(path)
+    with path.open("rb") as file:
+        head = file.read(4096)
+    if head[:4] == b"PAR1":
+        return table_format(columns_of(path), path)
+    text = read_text(path)[:65536] if head[:2] == b"\x1f\x8b" else head.decode("utf-8", errors="replace")
+    start = text.lstrip("\ufeff \t\r\n")
+    if start[:1] == "{":
+        return "genarris"
+    if start.split("\n", 1)[0].strip().isdigit():
+        return "xyz"
+    if "data_" in text or "_cell_length" in text or path.suffix.lower() == ".cif":
+        return "cif"
+    known = "CIF, extended XYZ, parquet or Genarris JSON"
+    hint = "; a .pt file is a pickle, write its structures as xyz" if path.suffix in (".pt", ".pkl") else ""
+    raise InputError(f"expected {known}, got {path.name} which is none of them{hint}", reason="unreadable")
+
+
+def _entries(path: Path, kind: str | None) -> Iterator[Entry]:
+    """All entries under a path, each with its target."""
+    for source, label in _sources(path):
+        for entry in _entries_of_file(source, kind, alone=source == path):
+            own = label is not None and source.name == "crystals.parquet"  # the folder's name decides
+            yield replace(entry, target=label if own or entry.target is None else entry.target)
+    if path.is_dir():
+        yield from _failed_of_list(path)
+
+
+def _entries_of_file(source: Path, kind: str | None, alone: bool) -> Iterator[Entry]:
+    """Entries of one file; one that cannot be read is a failed entry, unless it is all that was given."""
+    try:
+        if not source.is_file():
+            raise InputError("expected the crystals of a finished run, got none", reason="unfinished")
+        if alone and not source.stat().st_size:
+            raise InputError(f"expected predictions, got an empty file: {source}", reason="empty file")
+        found = iter(READERS[kind or detect_format(source)](source))
+        first = next(found, None)
+        if first is None and source.name == "crystals.parquet":
+            first = Entry(source.parent.name, failure="no crystals: the run handed over none")
+    except InputError as error:
+        if alone:
+            raise
+        name = source.stem if source.name not in WHOLE else source.parent.name
+        yield Entry(name, failure=f"{error.reason}: {error}")
+        return
+    except OSError as error:
+        raise InputError(
+            f"expected a readable file, got {source} ({error.strerror})", "unreadable"
+        ) from error
+    if first is not None:
+        yield first
+        yield from found
+
+
+def _sources(path: Path, label: str | None = None) -> Iterator[tuple[Path, str | None]]:
+    """Files to read, each with the sub-folder that names its target."""
+    if path.is_file():
+        yield path, label
+        return
+    for name in WHOLE:
+        if (path / name).is_file() or (name == "crystals.parquet" and (path / "search.json").is_file()):
+            yield path / name, label
+            return
+    for name in INSIDE:
+        if (path / name).is_dir():
+            yield from _sources(path / name, label)
+            return
+    if path.name == "structures" or (path / "structures").is_dir():
+        yield _only_stage(path if path.name == "structures" else path / "structures"), label
+        return
+    inside = sorted((p for p in path.iterdir() if not p.name.startswith(".")), key=_natural)
+    yield from ((p, label) for p in _chosen([p for p in inside if p.is_file() and p.name.endswith(SUFFIXES)]))
+    for folder in (p for p in inside if p.is_dir()):
+        named = label if "=" in folder.name else label or folder.name  # partition_id=3 is no molecule
+        yield from _sources(folder, named)
+
+
+def _only_stage(folder: Path) -> Path:
+    """Genarris keeps the same structures after each of its stages: which are meant has to be said."""
+    stages = sorted(folder.glob("*/structures.json"))
+    if len(stages) != 1:
+        names = ", ".join(p.parent.name for p in stages) or "none"
+        raise InputError(f"expected one stage of Genarris in {folder}, got {names}; give its folder")
+    return stages[0]
+
+
+def _chosen(files: list[Path]) -> list[Path]:
+    """Not a list run's table, nor MolCrystalFlow's truth and partial files, nor OXtal's second copies."""
+    predicted = [p for p in files if p.name.startswith("pred_") and p.suffix == ".xyz"]
+    combined = [p for p in predicted if p.name == "pred_combined.xyz"]
+    kept = combined or predicted or files
+    return [p for p in kept if p.name != "summary.parquet" and not p.stem.endswith("_wounresol")]
+
+
+def _natural(path: Path) -> tuple[object, ...]:
+    """Sort key under which sample_2 comes before sample_10."""
+    parts = "".join(c if c.isdigit() else f" {c} " for c in path.name).split()
+    return tuple((int(x), "") if x.isdecimal() else (-1, x) for x in parts)
+
+
+def _failed_of_list(folder: Path) -> Iterator[Entry]:
+    """Molecules of a list run that came to no folder with crystals."""
+    table = folder / "summary.parquet"
+    if not table.is_file() or not {"name", "failure"} <= set(columns_of(table)):
+        return
+    for row in pyarrow.parquet.read_table(table, columns=["name", "failure"]).to_pylist():
+        begun = [folder / str(row["name"]) / file for file in ("crystals.parquet", "search.json")]
+        if row["failure"] and not any(p.is_file() for p in begun):
+            yield Entry(str(row["name"]), target=str(row["name"]), failure=f"not predicted: {row['failure']}")
+
+
+def _sample(entry: Entry, index: int, known: Known | None) -> Sample:
+    structure = entry.structure
+    sample = Sample(entry.target, index, entry.name, None, energy=None if entry.per_cell else entry.energy)
+    if structure is None:
+        return replace(sample, failure=entry.failure)
+    periodic = isinstance(structure, Crystal) or structure.lattice is not None
+    numbers = np.asarray(structure.numbers)
+    sample = replace(sample, periodic=periodic, composition=composition_of(numbers[numbers > 0]))
+    try:
+        crystal = _finished(structure, known)
+    except InputError as error:
+        return replace(sample, failure=f"{error.reason}: {error}")
+    energy = entry.energy
+    if energy is not None and entry.per_cell:
+        energy /= crystal.n_molecules
+    return replace(sample, crystal=crystal, energy=energy)
+
+
+def _finished(structure: Frame | Crystal, known: Known | None) -> Crystal:
+    if isinstance(structure, Frame):
+        return build_crystal(structure, known)
+    if known is not None and not known.holds(heavy_keys(structure)):
+        known.refuse_merged(structure)
+    return structure

@@ -1,0 +1,128 @@
+"""Parquet tables with a column of CIF text: nucleate's own, Clari's, FastCSP's, or any with a column `cif`.
+
+* nucleate: `crystals.parquet`, target from `run.json` (`molecule.name`), name `id`, energy `energy_kj_mol` (kJ/mol per
+  molecule);
+* Clari (github.com/aspuru-guzik-group/clari, clari/inference): `predictions.parquet` with `id` (the target),
+  `sample_idx`, `cif` (P 1); beside it `config.json` (`requests`: `id`, `samples` or `n_samples`) and, after ranking,
+  `energies.csv` (`sample_idx`, `energies`: UMA, eV per cell, `inf` for a failure);
+* FastCSP (fairchem, src/fairchem/applications/fastcsp/core/workflow): `raw_structures/<mol>/<conf>/partition_id=*/`,
+  `relaxed/*/filtered_structures/<mol>.parquet`, `matched_structures_*`, with `cif_relaxed` (`relaxed_cif` in older
+  files), else `cif_generated` or `cif`; target `mol_id`, name `structure_id`, energy `energy_relaxed_per_molecule`
+  (kJ/mol; eV in older files);
+* any other: `cif`, target `target`, `mol_id` or `molecule`, name `name`, `structure_id` or `id`, energy
+  `energy_per_molecule`, `energy_kj_mol` or `energy` (taken as per molecule).
+"""
+
+import csv
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from nucleate.data.predictions.cif import entry_of_text
+from nucleate.data.predictions.sample import Entry, finite_number
+from nucleate.errors import InputError
+
+CIF = ("cif_relaxed", "relaxed_cif", "cif", "cif_generated", "generated_cif")
+TARGET = ("target", "mol_id", "molecule")
+NAME = ("name", "structure_id", "id")
+ENERGY = ("energy_relaxed_per_molecule", "energy_per_molecule", "energy_kj_mol", "energy")
+TABLES = ("nucleate", "clari", "fastcsp", "parquet")
+
+
+def table_format(columns: Sequence[str], path: Path) -> str:
+    """Who wrote a table with these columns. Raises InputError where none of them holds CIF text."""
+    have = set(columns)
+    if not have & set(CIF):
+        raise InputError(
+            f"expected a column with CIF text ({', '.join(CIF)}), got {', '.join(columns) or 'none'} in {path}"
+        )
+    if {"cif", "rank", "lattice_energy_kj_mol"} <= have:
+        return "nucleate"
+    if {"cif", "id", "sample_idx"} <= have:
+        return "clari"
+    return "fastcsp" if {"mol_id", "structure_id"} <= have else "parquet"
+
+
+def columns_of(path: Path) -> list[str]:
+    """Names of the columns. Raises InputError where it is no parquet file."""
+    try:
+        return [str(name) for name in pyarrow.parquet.read_schema(path).names]
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(
+            f"expected a parquet file, got {path}: {error!s:.100}", reason="unreadable"
+        ) from None
+
+
+def entries_of_table(path: Path, kind: str | None = None) -> Iterator[Entry]:
+    """One entry a row, in the order of the rows; Clari's in the order of `sample_idx`."""
+    kind = kind or table_format(columns_of(path), path)
+    wanted = [c for c in columns_of(path) if c in {*CIF, *TARGET, *NAME, *ENERGY, "sample_idx"}]
+    try:
+        table = pyarrow.parquet.read_table(path, columns=wanted, partitioning=None)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(
+            f"expected a parquet file, got {path}: {error!s:.100}", reason="unreadable"
+        ) from None
+    rows = _rows(table)
+    if kind == "clari":
+        return _clari(rows, path)
+    if kind == "nucleate":
+        return _own(rows, path)
+    return (_generic(row, k, wanted) for k, row in enumerate(rows))
+
+
+def _rows(table: pyarrow.Table) -> Iterator[dict[str, Any]]:
+    for batch in table.to_batches(
+        max_chunksize=256
+    ):  # CIF texts of 10^5 samples need not all be Python strings
+        yield from batch.to_pylist()
+
+
+def _own(rows: Iterator[dict[str, Any]], path: Path) -> Iterator[Entry]:
+    run = read_json(path.with_name("run.json"))
+    molecule = run.get("molecule")
+    target = str(molecule["name"]) if isinstance(molecule, dict) and molecule.get("name") else None
+    for row in rows:
+        energy = finite_number(row.get("energy_kj_mol"))
+        yield replace(entry_of_text(str(row.get("id")), row["cif"]), target=target, energy=energy)
+
+
+def _clari(rows: Iterator[dict[str, Any]], path: Path) -> Iterator[Entry]:
+    energies = _clari_energies(path.with_name("energies.csv"))
+    numbered = sorted(rows, key=lambda row: (row["sample_idx"] is None, row["sample_idx"]))
+    for row in numbered:
+        name, energy = f"{row['id']}_{row['sample_idx']}", energies.get(str(row["sample_idx"]))
+        target = None if row["id"] is None else str(row["id"])
+        yield replace(entry_of_text(name, row["cif"]), target=target, energy=energy, per_cell=True)
+
+
+def _clari_energies(path: Path) -> dict[str, float | None]:
+    if not path.is_file():
+        return {}
+    with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        return {
+            str(row.get("sample_idx")): finite_number(row.get("energies")) for row in csv.DictReader(file)
+        }
+
+
+def _generic(row: dict[str, Any], k: int, columns: Sequence[str]) -> Entry:
+    def first(names: Sequence[str]) -> Any:
+        return next((row[c] for c in names if c in columns and row[c] is not None), None)
+
+    name, target = first(NAME), first(TARGET)
+    entry = entry_of_text(str(k + 1) if name is None else str(name), first(CIF))
+    return replace(entry, target=None if target is None else str(target), energy=finite_number(first(ENERGY)))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty where there is none, or none that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
