@@ -73,8 +73,8 @@ PRESETS: Mapping[str, MatcherSettings] = {
 }
 
 
-def preset(name: str, **changes: Any) -> MatcherSettings:
-    """Named settings, with changes: `preset("molcrystalflow", heavy=True)`. Changes are added to the name.
+def settings_named(name: str, **changes: Any) -> MatcherSettings:
+    """Named settings, with changes: `settings_named("molcrystalflow", heavy=True)`. Changes are added to the name.
 
     Raises InputError for a name that is not in `PRESETS` or a change of what is no setting.
     """
@@ -182,7 +182,7 @@ class StructureMatching:
                 'Type: pip install "nucleate[matching]"',
                 reason="missing package",
             )
-        self.settings = preset(settings) if isinstance(settings, str) else settings
+        self.settings = settings_named(settings) if isinstance(settings, str) else settings
         self.time_limit, self._n_workers = time_limit, workers
         self._workers: list[_Matcher] = []
         self._numbered = 0  # crystals of earlier calls; workers know crystals by number
