@@ -11,14 +11,14 @@ cell. A contact of length d is judged by d / reference, where the reference depe
 | halogen bond | S, Se, Te, Cl, Br, I and an acceptor | the same | 0.70 |
 | metal | at least one is a metal | sum of covalent radii (Cordero 2008) | 0.90 |
 
-Hydrogen belongs to the nearest heavy atom of its molecule, so bonds need not be known. Where a molecule has no
-hydrogen at all (left out of the file, or none to begin with) any of its N, O, F and S may be a donor. Nothing
-else is guessed about hydrogens that are missing: contacts that they would have made are not seen.
+A pair that fits several rows takes the lowest of them in the table. A hydrogen belongs to the nearest heavy atom of
+its molecule, so bonds need not be known. Where a molecule has no hydrogen at all (left out of the file, or none to
+begin with) any of its N, O, F and S may be a donor. Nothing else is guessed about hydrogens that are missing:
+contacts that they would have made are not seen.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,7 @@ from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.perceive import NONMETALS, Neighbours, find_neighbours
 from nucleate.crystal.perceive import RADII as COVALENT
 from nucleate.errors import InputError
+from nucleate.geometry.lattice import heights, niggli_reduce
 from nucleate.metrics.rate import Rate
 from nucleate.physics.parameters import VDW_RADII
 
@@ -46,6 +47,7 @@ DONORS = np.array([7, 8, 9, 16])
 ACCEPTORS = np.array([7, 8, 9, 16, 17, 35, 53])
 SIGMA_HOLES = np.array([16, 17, 34, 35, 52, 53])  # they meet acceptors head on, inside the sum of radii
 METAL = ~np.isin(np.arange(119), list(NONMETALS))
+FLAT = 2.0  # Å: cells thinner than this are reduced first, or their images would be too many
 CARRIED = 1.5  # Å: a hydrogen farther from every heavy atom belongs to none
 
 
@@ -128,6 +130,8 @@ def has_clash(crystal: Crystal, fraction: float = LIMITS[0]) -> bool:
     """
     if not 0 < fraction <= 1:
         raise InputError(f"expected a fraction of the van der Waals sum in (0, 1], got {fraction}")
+    if _is_collapsed(crystal):
+        return True
     found = contacts(crystal)
     limits = np.array([fraction, *LIMITS[1:]])
     return bool((found.ratio < limits[found.kind]).any())
@@ -159,7 +163,7 @@ def _clashes(sample: Crystal | InputError | None, fraction: float) -> bool | Non
 # ---------------------------------------------------------------- the condition of OXtal and Clari
 
 
-def overlaps(crystal: Crystal, definition: Literal["oxtal", "clari"] = "clari", overlap: float = 0.7) -> bool:
+def overlaps(crystal: Crystal, definition: str = "clari", overlap: float = 0.7) -> bool:
     """Heavy atoms of different molecules closer than the sum of their radii less `overlap` Å.
 
     The condition "no clash" of the OXtal and Clari papers (`oxtal/metrics/crystal_similarity.py`,
@@ -180,6 +184,8 @@ def overlaps(crystal: Crystal, definition: Literal["oxtal", "clari"] = "clari", 
     tables = {"oxtal": BONDI, "clari": ALVAREZ}
     if definition not in tables:
         raise InputError(f"expected a definition out of {', '.join(tables)}; got {definition!r}")
+    if _is_collapsed(crystal):
+        return True
     radii = tables[definition]
     heavy = crystal.numbers.numpy() > 1
     near, numbers = _between_molecules(crystal, 2 * float(radii.max()) - overlap, heavy)
@@ -191,14 +197,36 @@ def overlaps(crystal: Crystal, definition: Literal["oxtal", "clari"] = "clari", 
 
 def _between_molecules(
     crystal: Crystal, reach: float, keep: Bool[np.ndarray, " atoms"] | None = None
-) -> tuple[Neighbours, Int[np.ndarray, " atoms"]]:
+) -> tuple[Neighbours, Int[np.ndarray, " kept"]]:
     """Pairs of different molecules or images of them within `reach` Å, and the atomic numbers they index."""
     numbers, molecule = _checked_numbers(crystal), crystal.molecule.numpy()
     frac = crystal.frac.double().numpy()
     if keep is not None:
         numbers, molecule, frac = numbers[keep], molecule[keep], frac[keep]
-    near = find_neighbours(crystal.lattice.double().numpy(), frac, reach)
+    lattice, change = crystal.lattice.double(), np.eye(3, dtype=np.int64)
+    if float(heights(lattice).min()) < FLAT:
+        if _is_collapsed(crystal):
+            raise InputError(
+                f"expected a cell that atoms fit into, got {crystal.volume:.3g} Å^3 for {len(crystal)} atoms or a "
+                "translation below 1 Å: it has collapsed; generate or relax it again",
+                reason="clash",
+            )
+        lattice, steps = niggli_reduce(lattice)
+        change = steps.numpy()
+        frac = frac @ np.linalg.inv(change)
+    near = find_neighbours(lattice.numpy(), frac, reach)
+    near = Neighbours(near.i, near.j, near.shift @ change, near.distance)
     return near[(molecule[near.i] != molecule[near.j]) | near.shift.any(1)], numbers
+
+
+def _is_collapsed(crystal: Crystal) -> bool:
+    """Less than 1 Å^3 an atom, or atoms within 1 Å of their own images: a clash, and too many images to list."""
+    lattice = crystal.lattice.double()
+    if crystal.volume < len(crystal):
+        return True
+    if float(heights(lattice).min()) < FLAT:
+        return float(niggli_reduce(lattice)[0].norm(dim=1).min()) < 1.0
+    return False
 
 
 def _checked_numbers(crystal: Crystal) -> Int[np.ndarray, " atoms"]:
@@ -220,8 +248,8 @@ def _kinds(
     i, j = near.i, near.j
     both = acceptor[i] & acceptor[j]
     kind = np.zeros(len(near), dtype=np.int64)
-    kind[(sigma[i] & acceptor[j]) | (acceptor[i] & sigma[j])] = 3
     kind[both & (donor[i] | donor[j])] = 2
+    kind[(sigma[i] & acceptor[j]) | (acceptor[i] & sigma[j])] = 3
     kind[(polar[i] & acceptor[j]) | (acceptor[i] & polar[j])] = 1
     kind[METAL[numbers[i]] | METAL[numbers[j]]] = 4
     return kind

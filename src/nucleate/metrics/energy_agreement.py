@@ -64,8 +64,8 @@ class LandscapeAgreement:
 
 
 def compare_energies(
-    energy_a: Float[np.ndarray, " n"],
-    energy_b: Float[np.ndarray, " n"],
+    energy_a: Sequence[float] | np.ndarray,
+    energy_b: Sequence[float] | np.ndarray,
     molecules: Sequence[int],
     names: Sequence[str] = (),
     experimental: Sequence[str] = (),

@@ -21,13 +21,14 @@ from torch import Tensor
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.standardise import primitive_niggli
 from nucleate.errors import InputError
-from nucleate.geometry.lattice import parameters_from_lattice, symmetric_log
+from nucleate.geometry.lattice import niggli_reduce, parameters_from_lattice, symmetric_log
 from nucleate.metrics.pxrd import CU_K_ALPHA, PowderPattern, powder_pattern
 
 WIDTH = 1.0  # degrees 2theta, the base of the triangle on either side
 STEP = 0.02  # degrees: grid on which patterns are compared
 LENGTH_TOLERANCE, ANGLE_TOLERANCE = 0.2, 15.0  # of a basis vector (relative) and between two (degrees)
 REACH = 3  # multiples of a reduced basis that make a vector of another
+LARGEST_INDEX = 4  # atoms of one primitive cell over those of the other
 MOST_BASES = 48  # least strained; a cubic lattice has 24 ways to lie on itself
 SAME = 0.9999  # nothing better is looked for
 COMMENTS = ("#", "!", ";", "%", "'", '"', "/")
@@ -94,11 +95,11 @@ def variable_cell_similarity(
 ) -> PowderMatch:
     """The best similarity over deformations of the other crystal's cell onto the reference's.
 
-    Both are brought to primitive cells (translations found within `symprec` Å); where these hold different numbers
-    of atoms they are different crystals and only the plain similarity remains. Deformation moves whole cells, so
-    molecules are strained too: a large `largest_strain` means that a match should not be believed. Swapping the
-    crystals changes the answer a little, because the patterns are then drawn in the other cell. Errors as for
-    `pattern_similarity`.
+    Both are brought to primitive cells (translations found within `symprec` Å); where one holds 2, 3 or 4 times the
+    atoms of the other, the other's superlattices are tried; with any other numbers only the plain similarity
+    remains. Deformation moves whole cells, so molecules are strained too: a large `largest_strain` means that a match
+    should not be believed. Swapping the crystals changes the answer a little, because the patterns are then drawn in
+    the other cell. Errors as for `pattern_similarity`.
     """
 
     def draw(crystal: Crystal) -> PowderPattern:
@@ -107,19 +108,57 @@ def variable_cell_similarity(
     target, source = (primitive_niggli(c, symprec)[0] for c in (reference, other))
     pattern = draw(target)
     plain = pattern_similarity(pattern, draw(source), width)
-    best = PowderMatch(plain, plain, (0.0, 0.0, 0.0), 0)
-    if len(target) != len(source):
-        return best
-    changes, strains = matching_bases(target.lattice, source.lattice, length_tolerance, angle_tolerance)
-    best = PowderMatch(plain, plain, best.strain, len(changes))
-    for change, strain in zip(changes, strains.tolist()):
+    deformations, strains = _deformations(target, source, length_tolerance, angle_tolerance)
+    best = PowderMatch(plain, plain, (0.0, 0.0, 0.0), len(deformations))
+    for deformation, strain in zip(deformations, strains.tolist()):
         if best.similarity > SAME:
             break
-        frac = source.frac @ torch.linalg.inv(change.double())
-        value = pattern_similarity(pattern, draw(source.replace(lattice=target.lattice, frac=frac)), width)
+        deformed = source.replace(lattice=source.lattice.double() @ deformation)
+        value = pattern_similarity(pattern, draw(deformed), width)
         if value > best.similarity:
-            best = PowderMatch(value, plain, (strain[0], strain[1], strain[2]), len(changes))
+            best = PowderMatch(value, plain, (strain[0], strain[1], strain[2]), len(deformations))
     return best
+
+
+def _deformations(
+    target: Crystal, source: Crystal, length_tolerance: float, angle_tolerance: float
+) -> tuple[Float[Tensor, "n 3 3"], Float[Tensor, "n 3"]]:
+    """Ways to deform the source's lattice onto the target's, the least strained first.
+
+    Where one primitive cell holds a small multiple of the other's atoms (a centring that one of them breaks) every
+    superlattice of the smaller is tried.
+    """
+    small, large = sorted((len(target), len(source)))
+    index = large // small
+    if large % small or index > LARGEST_INDEX:
+        return torch.zeros(0, 3, 3, dtype=torch.float64), torch.zeros(0, 3, dtype=torch.float64)
+    found = []
+    for step in superlattices(index):
+        ours, theirs = target.lattice.double(), source.lattice.double()
+        if len(target) == small:
+            ours = niggli_reduce(step.double() @ ours)[0]
+        else:
+            theirs = niggli_reduce(step.double() @ theirs)[0]
+        _, deformation, strain = matching_bases(ours, theirs, length_tolerance, angle_tolerance)
+        found.append((deformation, strain))
+    deformations, strains = (torch.cat(parts) for parts in zip(*found))
+    order = torch.argsort(strains.norm(dim=1), stable=True)[:MOST_BASES]
+    return deformations[order], strains[order]
+
+
+def superlattices(index: int) -> Int[Tensor, "n 3 3"]:
+    """One basis of every sublattice of this index: the Hermite normal forms with this determinant."""
+    forms = [
+        [[a, 0, 0], [b, c, 0], [d, e, f]]
+        for a in range(1, index + 1)
+        for c in range(1, index + 1)
+        for f in range(1, index + 1)
+        if a * c * f == index
+        for b in range(a)
+        for d in range(a)
+        for e in range(c)
+    ]
+    return torch.tensor(forms)
 
 
 def matching_bases(
@@ -127,13 +166,13 @@ def matching_bases(
     source: Float[Tensor, "3 3"],
     length_tolerance: float = LENGTH_TOLERANCE,
     angle_tolerance: float = ANGLE_TOLERANCE,
-) -> tuple[Int[Tensor, "n 3 3"], Float[Tensor, "n 3"]]:
-    """Unimodular M for which the cell `M @ source` nearly has the target's lengths and angles, and the strains.
+) -> tuple[Int[Tensor, "n 3 3"], Float[Tensor, "n 3 3"], Float[Tensor, "n 3"]]:
+    """Unimodular M for which the cell `M @ source` nearly is the target; the deformations and their strains.
 
     Lengths agree within a factor of 1 + length_tolerance, angles within angle_tolerance degrees; at most
-    `MOST_BASES`, least strained first. The principal logarithmic strains (ascending) are those of the deformation
-    F with `target = (M @ source) F` up to a rotation: half the eigenvalues of log(F^T F). Both cells should be
-    reduced. -M is not listed beside M: a crystal and its mirror image have one powder pattern.
+    `MOST_BASES`, least strained first. A deformation F fulfils `M @ source @ F = target`; its principal logarithmic
+    strains (ascending) are half the eigenvalues of log(F^T F). Both cells (Å) should be reduced. -M is not listed
+    beside M: a crystal and its mirror image have one powder pattern.
     """
     lengths, angles = parameters_from_lattice(target)
     steps = torch.cartesian_prod(*[torch.arange(-REACH, REACH + 1)] * 3)
@@ -147,7 +186,7 @@ def matching_bases(
     F = torch.linalg.inv(change.double() @ source) @ target
     strains = torch.linalg.eigvalsh(symmetric_log(F.mT @ F) / 2)
     order = torch.argsort(strains.norm(dim=1), stable=True)[:MOST_BASES]
-    return change[order], strains[order]
+    return change[order], F[order], strains[order]
 
 
 def read_pattern(path: str | Path) -> PowderPattern:
