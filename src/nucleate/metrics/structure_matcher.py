@@ -10,8 +10,8 @@ lattices and pairs the atoms to the least sum of squared distances. The mean dis
     rms = sqrt(mean_i |d_i - mean(d)|^2) / (V / N)^(1/3)         a match where the least rms < stol
 
 V is the volume of the *mean* lattice (lengths and angles averaged), N the number of atoms in the primitive
-cell, those that are compared: (V / N)^(1/3) is about 2.2 Å with hydrogens and 2.5 Å without, so stol 0.8 lets
-atoms be 2 Å away. This is `StructureMatcher.get_rms_dist`; `StructureMatcher.fit` is stricter (it asks for
+cell, those that are compared: (V / N)^(1/3) is some 2.1 Å with hydrogens and 2.6 Å without, so stol 0.8 lets
+an RMS of 1.7 or 2.1 Å pass. This is `StructureMatcher.get_rms_dist`; `StructureMatcher.fit` is stricter (it asks for
 the largest distance, not the mean).
 
 What one must know: cells of either handedness are tried, so mirror images always match. Molecules are not
@@ -48,9 +48,9 @@ class MatcherSettings:
     """What counts as the same; `name` is to be printed with every number."""
 
     name: str
-    stols: tuple[float, ...]  # in units of (V / N)^(1/3), any order
-    ltol: float = 0.3  # relative
-    angle: float = 10.0  # degrees
+    stols: tuple[float | int, ...]  # in units of (V / N)^(1/3), any order
+    ltol: float | int = 0.3  # relative
+    angle: float | int = 10.0  # degrees
     scale: bool = False  # bring both to the same volume per atom first, so that density does not matter
     heavy: bool = False  # leave out hydrogens (where a crystal has other atoms)
     reference_first: bool = True  # which of a pair pymatgen gets first: it is not symmetric
@@ -124,19 +124,13 @@ class StructureMatch:
 
     @property
     def is_match(self) -> bool:
-        """True where it matches at the largest stol, or at any other."""
-        return any(self.matched)
+        """True where it matches at any of the stols."""
+        return self.outcome == "matched"
 
     @property
-    def matched(self) -> tuple[bool, ...]:
-        """One for each of settings.stols, largest first."""
-        return tuple(not math.isnan(rms) for rms in self.rms_at)
-
-    def matches(self, stol: float) -> bool:
-        """Whether it matches at one stol of the settings."""
-        if stol not in self.settings.stols:
-            raise InputError(f"expected one of the stols that were asked, {self.settings.stols}, got {stol}")
-        return self.matched[self.settings.stols.index(stol)]
+    def matched(self) -> dict[float | int, bool]:
+        """Whether it matches at each stol of the settings, largest first."""
+        return {stol: not math.isnan(rms) for stol, rms in zip(self.settings.stols, self.rms_at)}
 
     @property
     def rms(self) -> float:

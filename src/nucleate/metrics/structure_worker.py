@@ -15,6 +15,7 @@ import numpy as np
 from pymatgen.analysis.structure_matcher import StructureMatcher
 from pymatgen.core import Element, Lattice, Structure
 
+Number = float | int
 SLACK = 1e-6  # relative: what rounding may do to a volume or an angle at its limit
 
 
@@ -58,7 +59,7 @@ def reduced(
 
 
 def compare(
-    first: Structure, second: Structure, ltol: float, angle_tol: float, scale: bool, stols: Sequence[float]
+    first: Structure, second: Structure, ltol: Number, angle_tol: Number, scale: bool, stols: Sequence[Number]
 ) -> dict[str, Any]:
     """Normalised RMS and RMS in Å at every stol (descending; None: no match), and why there is no match.
 
@@ -81,7 +82,7 @@ def compare(
     return {"rms": [f and f[0] for f in found], "angstrom": [f and f[1] for f in found], "reason": reason}
 
 
-def impossible(first: Structure, second: Structure, ltol: float, angle_tol: float, scale: bool) -> str:
+def impossible(first: Structure, second: Structure, ltol: Number, angle_tol: Number, scale: bool) -> str:
     """Why no tolerance of the sites could make these reduced structures match; "" if nothing speaks against it.
 
     The matcher compares cells with equal contents only, and without scaling it needs a cell of the first
@@ -98,7 +99,7 @@ def impossible(first: Structure, second: Structure, ltol: float, angle_tol: floa
     return ""
 
 
-def volume_limits(lattice: Lattice, ltol: float, angle_tol: float) -> tuple[float, float]:
+def volume_limits(lattice: Lattice, ltol: Number, angle_tol: Number) -> tuple[float, float]:
     """Least and largest volume (Å^3) of a cell whose lengths and angles are within tolerance of `lattice`.
 
     V = abc sqrt(g), where g = det G and G has ones on the diagonal and the cosines beside it. log det G is
