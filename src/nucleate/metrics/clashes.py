@@ -222,7 +222,7 @@ def _between_molecules(
 def _is_collapsed(crystal: Crystal) -> bool:
     """Less than 1 Å^3 an atom, or atoms within 1 Å of their own images: a clash, and too many images to list."""
     lattice = crystal.lattice.double()
-    if crystal.volume < len(crystal):
+    if crystal.volume < len(crystal) or float(lattice.norm(dim=1).min()) < 1.0:
         return True
     if float(heights(lattice).min()) < FLAT:
         return float(niggli_reduce(lattice)[0].norm(dim=1).min()) < 1.0
