@@ -9,13 +9,14 @@
 | `molecules` | whole molecules from bare atoms, also where they overlap |
 | `cif` `xyz` `genarris` `tables` | one file a format, with the names it relies on |
 | `reader` | `read_predictions`, `count_asked`: which files, which format |
-| `targets` | `read_references`, `assign_targets` |
+| `targets` | `read_references`, `assign_targets`, `asked_for` |
 """
 
 from nucleate.data.predictions.reader import READERS, Asked, count_asked, detect_format, read_predictions
 from nucleate.data.predictions.sample import Sample
 from nucleate.data.predictions.targets import (
     Assignment,
+    asked_for,
     assign_targets,
     in_turn,
     molecules_of,
@@ -27,6 +28,7 @@ __all__ = [
     "Asked",
     "Assignment",
     "Sample",
+    "asked_for",
     "assign_targets",
     "count_asked",
     "detect_format",

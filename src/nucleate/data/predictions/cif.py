@@ -17,7 +17,7 @@ from gemmi import cif
 
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.io import read_crystal
-from nucleate.data.predictions.molecules import refuse_nonsense
+from nucleate.data.predictions.molecules import refuse_absurd_cell
 from nucleate.data.predictions.sample import Entry, Frame
 from nucleate.errors import InputError
 
@@ -92,16 +92,17 @@ def structure_of(block: cif.Block) -> Frame | Crystal:
     would hide an overlap. Where a symmetric structure clashes, the atoms of all images are handed on, so that
     the molecules can be told apart by what is known of them.
     """
-    if _column(block, "Cartn_x"):
+    if _column(block, "Cartn_x") and not _column(block, "fract_x"):
         return _cluster(block)
     _refuse_unknown(block, [f"fract_{x}" for x in "xyz"])
     small = gemmi.make_small_structure_from_block(block)
     operations = [gemmi.Op(x) for x in small.symops] or _named_operations(block)
-    whole = all(abs(site.occ - 1) < 5e-3 for site in small.sites)
+    whole = all(abs(site.occ - 1) < 5e-3 and site.element.atomic_number for site in small.sites)
     images = _expanded(small, operations or [gemmi.Op()])
     if len(operations) == 1 and operations[0] == gemmi.Op() and whole:
         return images
-    refuse_nonsense(images)
+    if images.lattice is not None:
+        refuse_absurd_cell(images.lattice, len(images.numbers))
     try:
         return read_crystal(block.as_string(), check_contents=False)
     except InputError as error:

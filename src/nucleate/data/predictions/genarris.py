@@ -26,7 +26,7 @@ def entries_of_json(path: Path) -> Iterator[Entry]:
     text = read_text(path)
     try:
         everything = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         yield from _line_by_line(path.stem, text)
         return
     if not isinstance(everything, dict) or not everything:
@@ -43,7 +43,7 @@ def _line_by_line(stem: str, text: str) -> Iterator[Entry]:
         found = STRUCTURE.match(line)
         try:
             yield _entry(found["name"], json.loads(found["atoms"])) if found else _broken(f"{stem}_{k}")
-        except ValueError:
+        except (ValueError, RecursionError):
             yield _broken(found["name"] if found else f"{stem}_{k}")
     if not text.strip():
         yield _broken(stem)
@@ -55,19 +55,21 @@ def _broken(name: str) -> Entry:
 
 def _entry(name: str, atoms: Any) -> Entry:
     try:
-        numbers = _array(atoms["numbers"]).astype(np.int64).reshape(-1)
+        numbers = _array(atoms["numbers"]).astype(float).reshape(-1)
         positions = _array(atoms["positions"]).astype(float).reshape(-1, 3)
         lattice = _array(atoms["cell"]).astype(float).reshape(3, 3)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
         return Entry(name, failure=f"unreadable: expected numbers, positions and cell, got {error!s:.80}")
     if len(numbers) != len(positions):
         return Entry(
             name,
             failure=f"unreadable: expected as many positions as atoms, got {len(positions)} and {len(numbers)}",
         )
+    if not ((numbers >= 0) & (numbers <= 118)).all():
+        return Entry(name, failure="unknown element: expected atomic numbers, got some beyond 118 or none")
     info = atoms.get("info")
     energy = _energy(info) if isinstance(info, dict) else None
-    return Entry(name, Frame(numbers, positions, lattice), energy=energy, per_cell=True)
+    return Entry(name, Frame(numbers.astype(np.int64), positions, lattice), energy=energy, per_cell=True)
 
 
 def _array(value: Any) -> np.ndarray:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
@@ -54,7 +55,7 @@ class Known:
 
     def made_of(self, numbers: np.ndarray) -> bool:
         """True where the atoms could be copies of one of the molecules."""
-        return composition_of(numbers) in {composition_of(s.numbers) for s in self.shapes}
+        return composition_of(numbers) in {composition_of(np.array(s.numbers)) for s in self.shapes}
 
     def refuse_merged(self, crystal: Crystal) -> None:
         """Raise InputError where a crystal of other molecules has the atoms of a known one."""
@@ -72,7 +73,7 @@ def build_crystal(frame: Frame, known: Known | None = None) -> Crystal:
     Raises InputError with reason "no atoms", "not a number", "unknown element", "absurd cell", "clash",
     "polymeric" or "molecules overlap".
     """
-    refuse_nonsense(frame)
+    _refuse_nonsense(frame)
     boxed = _boxed(frame)
     if frame.labels is not None and frame.bonds is not None:
         return _by_labels(boxed, frame.labels, None)
@@ -113,8 +114,7 @@ def _shapes(molecule: Molecule) -> list[Shape]:
     return [Shape(*graph, key) for graph in dict.fromkeys((full, bare))]
 
 
-def refuse_nonsense(frame: Frame) -> None:
-    """Raise InputError where no molecules need be looked for: no atoms, NaN, dummy atoms, an absurd cell."""
+def _refuse_nonsense(frame: Frame) -> None:
     if not len(frame.numbers):
         raise InputError("expected atoms, got none", reason="no atoms")
     cell = [] if frame.lattice is None else [frame.lattice]
@@ -124,16 +124,23 @@ def refuse_nonsense(frame: Frame) -> None:
         )
     if ((frame.numbers < 1) | (frame.numbers > 118)).any():
         raise InputError("expected chemical elements, got a dummy atom", reason="unknown element")
-    if frame.lattice is None:
-        return
-    volume = abs(np.linalg.det(frame.lattice))
-    low, high = (limit * len(frame.numbers) for limit in VOLUME_PER_ATOM)
-    faces = np.linalg.norm(np.cross(frame.lattice[[1, 2, 0]], frame.lattice[[2, 0, 1]]), axis=1)
-    heights = volume / np.maximum(faces, 1e-12)
-    if not low <= volume <= high or heights.min() < SMALLEST_HEIGHT:
+    if frame.lattice is not None:
+        refuse_absurd_cell(frame.lattice, len(frame.numbers))
+
+
+def refuse_absurd_cell(lattice: Float[np.ndarray, "3 3"], n_atoms: int) -> None:
+    """Raise InputError "absurd cell" for a cell (Å) that no molecular crystal of so many atoms can have.
+
+    Looking for neighbours in a cell 0.01 Å thick would not end.
+    """
+    volume = abs(np.linalg.det(lattice))
+    low, high = (limit * n_atoms for limit in VOLUME_PER_ATOM)
+    faces = np.linalg.norm(np.cross(lattice[[1, 2, 0]], lattice[[2, 0, 1]]), axis=1)
+    thinnest = (volume / np.maximum(faces, 1e-12)).min()
+    if not (low <= volume <= high and thinnest >= SMALLEST_HEIGHT):  # false for NaN as well
         raise InputError(
-            f"expected a cell of {low:.0f} to {high:.0f} Å^3 for its {len(frame.numbers)} atoms and at least "
-            f"{SMALLEST_HEIGHT} Å thick, got {volume:.4g} Å^3, {heights.min():.3g} Å",
+            f"expected a cell of {low:.0f} to {high:.0f} Å^3 for its {n_atoms} atoms and at least "
+            f"{SMALLEST_HEIGHT} Å thick, got {volume:.4g} Å^3, {thinnest:.3g} Å",
             reason="absurd cell",
         )
 

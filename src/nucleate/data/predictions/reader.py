@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow
 import pyarrow.parquet
 
 from nucleate.crystal.crystal import Crystal
@@ -16,7 +15,14 @@ from nucleate.data.predictions.cif import entries_of_cif
 from nucleate.data.predictions.genarris import entries_of_json
 from nucleate.data.predictions.molecules import Known, build_crystal
 from nucleate.data.predictions.sample import Entry, Frame, Sample, composition_of, heavy_keys
-from nucleate.data.predictions.tables import TABLES, columns_of, entries_of_table, read_json, table_format
+from nucleate.data.predictions.tables import (
+    BROKEN,
+    TABLES,
+    columns_of,
+    entries_of_table,
+    read_json,
+    table_format,
+)
 from nucleate.data.predictions.xyz import entries_of_xyz, read_text
 from nucleate.errors import InputError
 
@@ -32,6 +38,7 @@ READERS: dict[str, Callable[[Path], Iterator[Entry]]] = {
 """Formats by name. `cif` and `oxtal`, and the three of xyz, are read alike: the content says what it is."""
 
 SUFFIXES = (".cif", ".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz", ".parquet")
+LISTED = "samples listed, failures included"
 WHOLE = ("crystals.parquet", "predictions.parquet", "structures.json")  # the file that stands for its folder
 INSIDE = ("generated", "cifs")  # where MolCrystalFlow and OXtal keep the structures of a folder
 
@@ -41,7 +48,8 @@ class Asked:
     """How many predictions were asked for, and what was counted."""
 
     number: int
-    counted: str
+    counted: str  # what was counted, for the reader of a table
+    listed: int  # samples of the target in the files, failures included
 
 
 def read_predictions(
@@ -70,9 +78,14 @@ def read_predictions(
     known = None if molecules is None else Known.of(molecules)
     seen: Counter[str | None] = Counter()
     samples = []
-    for entry in _entries(path, format):
-        samples.append(_sample(entry, seen[entry.target], known))
-        seen[entry.target] += 1
+    try:
+        for entry in _entries(path, format):
+            samples.append(_sample(entry, seen[entry.target], known))
+            seen[entry.target] += 1
+    except OSError as error:
+        raise InputError(
+            f"expected readable files, got {error}; check the permissions", "unreadable"
+        ) from error
     if not samples:
         raise InputError(f"expected predictions, found none in {path}", reason="empty file")
     return samples
@@ -84,23 +97,28 @@ def count_asked(path: str | Path, samples: Sequence[Sample]) -> dict[str | None,
     nucleate's own folders: the starts of the search (run.json); Clari's: the samples requested (config.json); else
     the samples themselves, failures included.
     """
-    said: dict[str | None, Asked] = {}
+    said: dict[str | None, tuple[object, str]] = {}
     for source, label in _sources(Path(path)):
         if source.name == "crystals.parquet":
             run = read_json(source.with_name("run.json"))
             name = label or (run.get("molecule") or {}).get("name")
-            if isinstance(number := (run.get("counts") or {}).get("asked"), int):
-                said[name] = Asked(number, "starts of the search (run.json, counts.asked)")
+            said[name] = (
+                (run.get("counts") or {}).get("asked"),
+                "starts of the search (run.json, counts.asked)",
+            )
         elif source.name == "predictions.parquet":
             for request in read_json(source.with_name("config.json")).get("requests") or []:
                 number = request.get("n_samples", request.get("samples"))
-                if isinstance(number, int):
-                    said[str(request.get("id"))] = Asked(number, "samples requested (config.json)")
+                said[str(request.get("id"))] = number, "samples requested (config.json, requests)"
     listed = Counter(s.target for s in samples)
-    return {
-        target: said.get(target) or Asked(number, "samples listed, failures included")
-        for target, number in listed.items()
-    }
+    return {target: _asked(number, *said.get(target, (None, ""))) for target, number in listed.items()}
+
+
+def _asked(listed: int, number: object, counted: str) -> Asked:
+    """What a file says was asked for, if that can be: no fewer than are there."""
+    if isinstance(number, int) and number >= listed:
+        return Asked(number, counted, listed)
+    return Asked(listed, LISTED, listed)
 
 
 def detect_format(path: str | Path) -> str:
@@ -114,7 +132,7 @@ def detect_format(path: str | Path) -> str:
     start = text.lstrip("\ufeff \t\r\n")
     if start[:1] == "{":
         return "genarris"
-    if start.split("\n", 1)[0].strip().isdigit():
+    if start.split("\n", 1)[0].strip().isdecimal():
         return "xyz"
     if "data_" in text or "_cell_length" in text or path.suffix.lower() == ".cif":
         return "cif"
@@ -150,10 +168,6 @@ def _entries_of_file(source: Path, kind: str | None, alone: bool) -> Iterator[En
         name = source.stem if source.name not in WHOLE else source.parent.name
         yield Entry(name, failure=f"{error.reason}: {error}")
         return
-    except OSError as error:
-        raise InputError(
-            f"expected a readable file, got {source} ({error.strerror})", "unreadable"
-        ) from error
     if first is not None:
         yield first
         yield from found
@@ -208,11 +222,13 @@ def _natural(path: Path) -> tuple[object, ...]:
 def _failed_of_list(folder: Path) -> Iterator[Entry]:
     """Molecules of a list run that came to no folder with crystals."""
     table = folder / "summary.parquet"
-    if not table.is_file() or not {"name", "failure"} <= set(columns_of(table)):
-        return
-    for row in pyarrow.parquet.read_table(table, columns=["name", "failure"]).to_pylist():
+    try:
+        rows = pyarrow.parquet.read_table(table, columns=["name", "failure"]).to_pylist()
+    except BROKEN:
+        return  # no list run
+    for row in rows:
         begun = [folder / str(row["name"]) / file for file in ("crystals.parquet", "search.json")]
-        if row["failure"] and not any(p.is_file() for p in begun):
+        if row.get("failure") and not any(p.is_file() for p in begun):
             yield Entry(str(row["name"]), target=str(row["name"]), failure=f"not predicted: {row['failure']}")
 
 
@@ -222,8 +238,8 @@ def _sample(entry: Entry, index: int, known: Known | None) -> Sample:
     if structure is None:
         return replace(sample, failure=entry.failure)
     periodic = isinstance(structure, Crystal) or structure.lattice is not None
-    numbers = np.asarray(structure.numbers)
-    sample = replace(sample, periodic=periodic, composition=composition_of(numbers[numbers > 0]))
+    composition = composition_of(np.asarray(structure.numbers))
+    sample = replace(sample, periodic=periodic, composition=composition)
     try:
         crystal = _finished(structure, known)
     except InputError as error:

@@ -2,7 +2,6 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from math import gcd
@@ -80,9 +79,9 @@ def finite_number(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def composition_of(numbers: Iterable[int]) -> Composition:
+def composition_of(numbers: Int[np.ndarray, " atoms"]) -> Composition:
     """Heavy atoms in lowest terms; of hydrogen alone, hydrogen."""
-    counts = Counter(int(z) for z in numbers)
+    counts = Counter(numbers[numbers > 0].tolist())
     heavy = {z: n for z, n in counts.items() if z > 1} or dict(counts)
     return _lowest_terms(heavy)
 

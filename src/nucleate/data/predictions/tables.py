@@ -30,8 +30,15 @@ from nucleate.errors import InputError
 CIF = ("cif_relaxed", "relaxed_cif", "cif", "cif_generated", "generated_cif")
 TARGET = ("target", "mol_id", "molecule")
 NAME = ("name", "structure_id", "id")
+BROKEN = (pyarrow.ArrowException, OSError, ValueError)  # ValueError: names of columns that are no UTF-8
 ENERGY = ("energy_relaxed_per_molecule", "energy_per_molecule", "energy_kj_mol", "energy")
-TABLES = ("nucleate", "clari", "fastcsp", "parquet")
+TABLES: dict[str, frozenset[str]] = {
+    "nucleate": frozenset({"id", "cif"}),
+    "clari": frozenset({"id", "sample_idx", "cif"}),
+    "fastcsp": frozenset({"mol_id", "structure_id"}),
+    "parquet": frozenset(),
+}
+"""Kinds of tables, with the columns that they cannot do without (beside one of `CIF`)."""
 
 
 def table_format(columns: Sequence[str], path: Path) -> str:
@@ -52,7 +59,7 @@ def columns_of(path: Path) -> list[str]:
     """Names of the columns. Raises InputError where it is no parquet file."""
     try:
         return [str(name) for name in pyarrow.parquet.read_schema(path).names]
-    except (pyarrow.ArrowException, OSError) as error:
+    except BROKEN as error:
         raise InputError(
             f"expected a parquet file, got {path}: {error!s:.100}", reason="unreadable"
         ) from None
@@ -60,11 +67,17 @@ def columns_of(path: Path) -> list[str]:
 
 def entries_of_table(path: Path, kind: str | None = None) -> Iterator[Entry]:
     """One entry a row, in the order of the rows; Clari's in the order of `sample_idx`."""
-    kind = kind or table_format(columns_of(path), path)
-    wanted = [c for c in columns_of(path) if c in {*CIF, *TARGET, *NAME, *ENERGY, "sample_idx"}]
+    columns = columns_of(path)
+    found = table_format(columns, path)
+    kind = kind or found
+    if lacking := TABLES[kind] - set(columns):
+        raise InputError(
+            f"expected the columns of {kind}, got none named {', '.join(sorted(lacking))} in {path}"
+        )
+    wanted = [c for c in columns if c in {*CIF, *TARGET, *NAME, *ENERGY, "sample_idx"}]
     try:
         table = pyarrow.parquet.read_table(path, columns=wanted, partitioning=None)
-    except (pyarrow.ArrowException, OSError) as error:
+    except BROKEN as error:
         raise InputError(
             f"expected a parquet file, got {path}: {error!s:.100}", reason="unreadable"
         ) from None
@@ -123,6 +136,6 @@ def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where there is none, or none that can be read."""
     try:
         found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

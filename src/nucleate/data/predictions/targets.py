@@ -13,7 +13,7 @@ from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import species_from_crystal
 from nucleate.data.predictions.cif import blocks_of
 from nucleate.data.predictions.molecules import build_crystal
-from nucleate.data.predictions.reader import READERS, SUFFIXES, detect_format
+from nucleate.data.predictions.reader import LISTED, READERS, SUFFIXES, Asked, detect_format
 from nucleate.data.predictions.sample import Entry, Frame, Sample, chemistry_of, composition_of
 from nucleate.data.predictions.xyz import read_text
 from nucleate.errors import InputError
@@ -75,15 +75,22 @@ def assign_targets(samples: Sequence[Sample], references: References) -> Assignm
     With one reference all are. Else by name (of the target, or of a sample without target; upper and lower case
     alike), by molecules (graphs of heavy atoms in their proportions; of a cluster their kinds alone), and for samples
     whose molecules are no reference's, as they overlap or could not be told apart, by the heavy-atom composition.
-    References with the same molecules (polymorphs given as separate targets) each get the sample. What is
-    unusual is counted in `warnings`; samples that no reference explains are `unassigned`.
+    A sample that could not be read goes where all others of its target, or without target, went. References with
+    the same molecules (polymorphs given as separate targets) each get the sample. What is unusual is counted
+    in `warnings`; samples that no reference explains are `unassigned`.
     """
     index = _Index(references)
+    found = [index.look_up(sample) for sample in samples]
+    went: dict[str | None, set[tuple[str, ...]]] = defaultdict(set)
+    for sample, (names, _) in zip(samples, found):
+        if names:
+            went[sample.target].add(tuple(names))
     result = Assignment({name: [] for name in references})
     notes: Counter[str] = Counter()
     examples: dict[str, str] = {}
-    for sample in samples:
-        names, note = index.look_up(sample)
+    for sample, (names, note) in zip(samples, found):
+        if not names and sample.crystal is None and len(went[sample.target]) == 1:
+            names, note = list(next(iter(went[sample.target]))), ""
         for name in names:
             result.samples[name].append(sample)
         if not names:
@@ -93,6 +100,18 @@ def assign_targets(samples: Sequence[Sample], references: References) -> Assignm
             examples.setdefault(note, sample.name)
     warnings = [f"{n} samples {note} (first: {examples[note]})" for note, n in notes.items()]
     return replace(result, warnings=warnings)
+
+
+def asked_for(samples: Sequence[Sample], asked: Mapping[str | None, Asked]) -> Asked:
+    """How many predictions of one reference were asked for: the denominator of its rates.
+
+    `samples` are those assigned to it, `asked` is what `count_asked` says of all. Where only some samples of a
+    target are assigned to the reference, those count and no more.
+    """
+    here = Counter(s.target for s in samples)
+    number = sum(asked[t].number if n == asked[t].listed else n for t, n in here.items())
+    counted = dict.fromkeys(asked[t].counted if n == asked[t].listed else LISTED for t, n in here.items())
+    return Asked(number, "; ".join(counted) or LISTED, len(samples))
 
 
 def in_turn(samples: Sequence[Sample], references: References) -> list[Sample]:
@@ -128,7 +147,7 @@ class _Index:
                     self.chemistry[name].add(key)
                     if name not in self.by_molecules[key]:
                         self.by_molecules[key].append(name)
-                composition = composition_of(crystal.numbers.tolist())
+                composition = composition_of(crystal.numbers.numpy())
                 if name not in self.by_composition[composition]:
                     self.by_composition[composition].append(name)
 

@@ -43,12 +43,20 @@ def read_text(path: Path) -> str:
     """Text of a plain or gzipped file, as much of it as can be unpacked; bytes that are no UTF-8 are replaced."""
     data = path.read_bytes()
     if data[:2] == b"\x1f\x8b":
-        unpacker = zlib.decompressobj(wbits=31)
-        try:
-            data = unpacker.decompress(data)
-        except (zlib.error, gzip.BadGzipFile):
-            data = b""
+        data = _unpacked(data)
     return data.decode("utf-8", errors="replace")
+
+
+def _unpacked(data: bytes) -> bytes:
+    """All of a gzip file, or the beginning of one that was cut short."""
+    try:
+        return gzip.decompress(data)
+    except (EOFError, OSError, zlib.error):
+        pass  # the frames in front of the damage can still be read
+    try:
+        return zlib.decompressobj(wbits=31).decompress(data)
+    except zlib.error:
+        return b""
 
 
 def _frames(text: str) -> Iterator[str]:
@@ -60,7 +68,7 @@ def _frames(text: str) -> Iterator[str]:
         if not count:
             start += 1
             continue
-        end = start + 2 + int(count) if count.isdigit() else len(lines)
+        end = start + 2 + int(count) if count.isdecimal() else len(lines)
         yield "\n".join(lines[start:end]) + "\n"
         start = end
 
@@ -68,7 +76,7 @@ def _frames(text: str) -> Iterator[str]:
 def _entry(name: str, text: str) -> Entry:
     count, _, rest = text.partition("\n")
     lines = rest.splitlines()
-    if not count.strip().isdigit() or len(lines) != int(count) + 1:
+    if not count.strip().isdecimal() or len(lines) != int(count) + 1:
         return Entry(
             name,
             failure=f"unreadable: expected {count.strip()[:20]!r} atoms, got {max(len(lines) - 1, 0)} lines",
@@ -88,7 +96,7 @@ def _entry(name: str, text: str) -> Entry:
 
 
 def _structure(atoms: ase.Atoms) -> Frame:
-    periodic = bool(atoms.cell.rank == 3 and atoms.pbc.any())
+    periodic = bool(atoms.pbc.any())  # ASE: true where there is a Lattice, unless the frame says otherwise
     labels = next((atoms.arrays[k] for k in LABELS if k in atoms.arrays and atoms.arrays[k].ndim == 1), None)
     return Frame(
         numbers=atoms.numbers.astype(np.int64),
