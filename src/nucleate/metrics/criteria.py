@@ -126,9 +126,9 @@ class Judge:
     def _objection(self, match: PackingMatch) -> str:
         wanted = self.criterion.at_least or match.n
         if match.n_matched == 0:
-            return "no molecule of the reference's kind"
+            return "other molecules"
         if match.n_matched < wanted:
-            return f"{match.n_matched} of {match.n} molecules agree, {wanted} asked"
+            return f"{match.n_matched} of {match.n} agree, not {wanted}"
         if not match.rmsd < self.criterion.max_rmsd:
             return f"RMSD {match.rmsd:.2f} Å is not below {self.criterion.max_rmsd:g} Å"
         return ""

@@ -43,7 +43,7 @@ class Scores:
     source: str
     targets: int
     asked: int
-    failures: dict[str, int]  # reason -> samples
+    failures: dict[str, int]  # kind of failure (what stands before the colon) -> samples
     measured: int  # samples that have a volume
     rmad: float  # mean |V - V_ref| / V_ref over the measured samples
     bias: float  # mean (V - V_ref) / V_ref
@@ -75,7 +75,7 @@ def summarise(
         source=source,
         targets=len(targets),
         asked=len(own),
-        failures=dict(Counter(r["failure"] for r in own if r["failure"]).most_common()),
+        failures=dict(Counter(r["failure"].partition(":")[0] for r in own if r["failure"]).most_common()),
         measured=len(volumes),
         rmad=_mean([abs(v) for v in volumes]),
         bias=_mean(volumes),

@@ -296,10 +296,7 @@ def _same_orientation(atoms, centroid, R, found, middle, size, angle):
 
 @compiled
 def _superpose(positions, sizes, target, kept, hand, R, t):
-    """The motion of one hand that lays the kept molecules on their targets best, and the RMSD (Å) left.
-
-    The quaternion of the rotation is the last eigenvector of Horn's matrix (J. Opt. Soc. Am. A 4, 629 (1987)).
-    """
+    """The motion of one hand that lays the kept molecules on their targets best, and the RMSD (Å) left."""
     own, theirs, atoms = np.zeros(3), np.zeros(3), 0
     for k in range(len(kept)):
         if kept[k]:
@@ -318,17 +315,7 @@ def _superpose(positions, sizes, target, kept, hand, R, t):
                     x = hand * positions[k, i, d] - own[d]
                     for e in range(3):
                         S[d, e] += x * (target[k, i, e] - theirs[e])
-    N = np.empty((4, 4))
-    N[0, 0] = S[0, 0] + S[1, 1] + S[2, 2]
-    for a in range(3):
-        b, c = (a + 1) % 3, (a + 2) % 3
-        N[0, a + 1] = N[a + 1, 0] = S[b, c] - S[c, b]
-        N[a + 1, a + 1] = S[a, a] - S[b, b] - S[c, c]
-        N[a + 1, b + 1] = N[b + 1, a + 1] = S[a, b] + S[b, a]
-    w, x, y, z = np.linalg.eigh(N)[1][:, 3]
-    R[0, 0], R[0, 1], R[0, 2] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
-    R[1, 0], R[1, 1], R[1, 2] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
-    R[2, 0], R[2, 1], R[2, 2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
+    _rotation(S, R)
     R *= hand
     for d in range(3):
         t[d] = theirs[d]
@@ -344,6 +331,104 @@ def _superpose(positions, sizes, target, kept, hand, R, t):
                         gap += R[d, e] * positions[k, i, e]
                     total += gap * gap
     return math.sqrt(total / atoms)
+
+
+@compiled
+def _rotation(S, R):
+    """The proper R that maximises tr(R S), S = sum of x y^T for x laid on y.
+
+    Its quaternion is the last eigenvector of Horn's matrix (J. Opt. Soc. Am. A 4, 629 (1987)).
+    """
+    N = np.empty((4, 4))
+    N[0, 0] = S[0, 0] + S[1, 1] + S[2, 2]
+    for a in range(3):
+        b, c = (a + 1) % 3, (a + 2) % 3
+        N[0, a + 1] = N[a + 1, 0] = S[b, c] - S[c, b]
+        N[a + 1, a + 1] = S[a, a] - S[b, b] - S[c, c]
+        N[a + 1, b + 1] = N[b + 1, a + 1] = S[a, b] + S[b, a]
+    w, x, y, z = np.linalg.eigh(N)[1][:, 3]
+    R[0, 0], R[0, 1], R[0, 2] = 1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)
+    R[1, 0], R[1, 1], R[1, 2] = 2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)
+    R[2, 0], R[2, 1], R[2, 2] = 2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)
+
+
+@compiled
+def fit_maps(own, theirs, maps, hands, limit, spare):
+    """The best fits of a molecule (atoms, 3) onto others (places, atoms, 3) under every map and hand.
+
+    At most `limit`, none worse than the best by more than `spare` Å: hand, place, R and t of each, best first.
+    """
+    count = len(hands) * len(theirs) * len(maps)
+    rmsd, covariance = np.empty(count), np.empty((3, 3))
+    for p in range(len(theirs)):
+        for m in range(len(maps)):
+            size = _covariance(own, theirs[p], maps[m], covariance)
+            for h in range(len(hands)):
+                spread = size - 2 * _largest(covariance, hands[h], size)
+                rmsd[(h * len(theirs) + p) * len(maps) + m] = math.sqrt(max(spread, 0.0) / len(own))
+    order = np.argsort(rmsd, kind="mergesort")[:limit]
+    order = order[rmsd[order] <= rmsd[order[0]] + spare]
+    hand, place = hands[order // (len(theirs) * len(maps))], (order // len(maps)) % len(theirs)
+    R, t = np.empty((len(order), 3, 3)), np.empty((len(order), 3))
+    for s in range(len(order)):
+        _covariance(own, theirs[place[s]], maps[order[s] % len(maps)], covariance)
+        _rotation(hand[s] * covariance, R[s])
+        R[s] *= hand[s]
+        for d in range(3):
+            t[s, d] = theirs[place[s], :, d].mean()
+            for e in range(3):
+                t[s, d] -= R[s, d, e] * own[:, e].mean()
+    return hand, place, R, t
+
+
+@compiled
+def _covariance(own, theirs, chosen, S):
+    """S = sum of x y^T about the means, and the sum of all squares |x|^2 + |y|^2."""
+    x, y, atoms = np.zeros(3), np.zeros(3), len(own)
+    for i in range(atoms):
+        for d in range(3):
+            x[d] += own[i, d] / atoms
+            y[d] += theirs[i, d] / atoms
+    S[:] = 0.0
+    size = 0.0
+    for i in range(atoms):
+        for d in range(3):
+            a, b = own[i, d] - x[d], theirs[chosen[i], d] - y[d]
+            size += a * a + b * b
+            for e in range(3):
+                S[d, e] += a * (theirs[chosen[i], e] - y[e])
+    return size
+
+
+@compiled
+def _largest(S, hand, size):
+    """The largest eigenvalue of Horn's matrix of hand * S: max of tr(R hand S) over proper R.
+
+    Newton's method on its characteristic polynomial from above (Theobald, Acta Cryst. A61, 478 (2005)); with the
+    singular values of S its coefficients are -2 |S|^2, -8 det S and |S|^4 - 4 |cofactors of S|^2.
+    """
+    square, minors, determinant = 0.0, 0.0, 0.0
+    for a in range(3):
+        b, c = (a + 1) % 3, (a + 2) % 3
+        for d in range(3):
+            e, f = (d + 1) % 3, (d + 2) % 3
+            minor = S[b, e] * S[c, f] - S[b, f] * S[c, e]
+            square += S[a, d] * S[a, d]
+            minors += minor * minor
+            if a == 0:
+                determinant += S[0, d] * minor
+    c1, c0 = -8 * hand * determinant, square * square - 4 * minors
+    top = size / 2
+    for _ in range(60):
+        value = ((top * top - 2 * square) * top + c1) * top + c0
+        slope = (4 * top * top - 4 * square) * top + c1
+        if slope <= 0:  # a double root, reached
+            break
+        step = value / slope
+        top -= step
+        if step < 1e-10 * size:
+            break
+    return top
 
 
 @compiled

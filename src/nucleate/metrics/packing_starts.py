@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from nucleate.geometry.so3 import kabsch
+from nucleate.metrics import packing_kernels
 from nucleate.metrics.coordination import Cluster, images_within
 from nucleate.metrics.heavy_molecules import HeavyMolecules, automorphisms, classes_of
 
@@ -53,17 +54,16 @@ def find_starts(cluster: Cluster, molecules: HeavyMolecules, tolerances: Toleran
     theirs = molecules.positions[where, : len(own)]
     if maps is None:
         place, source, target, hand = _paired_by_distance(own, theirs, classes_of(key), hands)
-    else:
-        target = theirs[:, maps].flatten(0, 1).repeat(len(hands), 1, 1)
-        place = torch.arange(len(where)).repeat_interleave(len(maps)).repeat(len(hands))
-        hand = hands.repeat_interleave(len(where) * len(maps))
-        source = hand[:, None, None] * own
-    fit = kabsch(source, target)
-    best = torch.argsort(fit.rmsd, stable=True)[:MAX_STARTS]
-    best = best[fit.rmsd[best] <= fit.rmsd[best[:1]] + SPARE_RMSD]
-    return Motions(
-        fit.rotation[best] * hand[best, None, None], fit.translation[best], hand[best], where[place[best]]
+        fit = kabsch(source, target)
+        best = torch.argsort(fit.rmsd, stable=True)[:MAX_STARTS]
+        best = best[fit.rmsd[best] <= fit.rmsd[best[:1]] + SPARE_RMSD]
+        rotation, place, hand = fit.rotation[best] * hand[best, None, None], place[best], hand[best]
+        return Motions(rotation, fit.translation[best], hand, where[place])
+    arrays = (x.contiguous().numpy() for x in (own, theirs, maps, hands))
+    hand, place, rotation, translation = map(
+        torch.from_numpy, packing_kernels.fit_maps(*arrays, MAX_STARTS, SPARE_RMSD)
     )
+    return Motions(rotation, translation, hand, where[place])
 
 
 def _paired_by_distance(
