@@ -107,10 +107,11 @@ def report(folder: Path, name: str, relaxed: bool, powder: bool) -> None:
     either = good(mace) | good(pbe)
     molecules = [either[i].n_molecules if i in either else 1 for i in ids]  # of both models the same
     lost = np.array([i not in either for i in ids])
+    sizes = sorted({c.n_molecules for c in either.values()})
+    broken = [len(found) - len(good(found)) for found in (pbe, mace)]
     print(
-        f"\n{name}: {len(ids)} structures, cells of {sorted({c.n_molecules for c in either.values()})} molecules; "
-        f"not crystals: {len(pbe) - len(good(pbe))} PBE+MBD, {len(mace) - len(good(mace))} MACE geometries; in {lost.sum()} "
-        "the molecules are unknown, and their energies count as failed"
+        f"\n{name}: {len(ids)} structures, cells of {sizes} molecules; not crystals: {broken[0]} PBE+MBD, "
+        f"{broken[1]} MACE geometries; in {lost.sum()} the molecules are unknown, and their energies count as failed"
     )
     a, b = (np.array([float(row[k]) for row in rows]) for k in ("PBE+MBD(eV)", "MACE-OFF23(L)(eV)"))
     a[lost], b[lost] = np.nan, np.nan
