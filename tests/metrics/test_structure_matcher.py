@@ -205,7 +205,7 @@ def test_prechecks_never_refuse_what_pymatgen_would_match():
     rng = np.random.default_rng(0)
     wide = StructureMatcher(ltol=0.3, stol=100, angle_tol=10, scale=False)
     matched = refused = 0
-    for _ in range(150):
+    for _ in range(80):
         lengths, angles = rng.uniform(3, 8, 3), rng.uniform(65, 115, 3)
         factor = rng.uniform(1.1, 1.6) ** rng.choice([-1, 1]) * rng.uniform(0.97, 1.03, 3)
         cells = [(lengths, angles), (lengths * factor, angles + rng.uniform(-11, 11, 3))]
@@ -218,8 +218,8 @@ def test_prechecks_never_refuse_what_pymatgen_would_match():
         reason = impossible(one, other, 0.3, 10, scale=False)
         assert not (match and reason), reason
         matched, refused = matched + match, refused + bool(reason)
-    assert matched > 20
-    assert refused > 20
+    assert matched > 10
+    assert refused > 10
 
 
 def test_volume_limits_are_those_of_a_fine_search():
@@ -296,8 +296,10 @@ def test_a_pair_that_takes_too_long_is_a_timeout_and_its_process_is_killed(cryst
 
 
 def _deed(number: int, a: float = 5.0) -> Sites:
+    """Four atoms; the first says what the stand-in does when this is the second crystal of a pair."""
+    numbers = [number, *(z for z in (6, 7, 8, 9) if z != number)]
     return Sites(
-        a * torch.eye(3, dtype=torch.float64), torch.zeros(1, 3, dtype=torch.float64), torch.tensor([number])
+        a * torch.eye(3, dtype=torch.float64), torch.zeros(4, 3, dtype=torch.float64), torch.tensor(numbers)
     )
 
 
@@ -306,12 +308,15 @@ TWO = MatcherSettings("two", stols=(0.5, 1.0))
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_failure_costs_only_its_own_pair(workers, stand_in):
-    deeds = (6, 8, 6, 9, 7, 6)
+    deeds = (6, 8, 6, 9, 7, 6)  # in the words of the stand-in: good, crash, good, fail, hang, good
     with StructureMatching(TWO, workers=workers, time_limit=1.0) as wild:
-        answers = wild.compare([(_deed(number, 3.0 + k), _deed(number)) for k, number in enumerate(deeds)])
+        # The reference is the same object throughout: a new process has to be told of it again.
+        reference = _deed(6, 2.0)
+        answers = wild.compare([(reference, _deed(number, 3.0 + k)) for k, number in enumerate(deeds)])
     outcomes = ["matched", "failed", "matched", "failed", "timeout", "matched"]
     assert [a.outcome for a in answers] == outcomes
-    assert [answers[k].rms_at[0] for k in (0, 2, 5)] == [3.0, 5.0, 8.0]
+    assert [answers[k].rms_at[0] for k in (0, 2, 5)] == [2.0, 2.0, 2.0]
+    assert [answers[k].angstrom_at[0] for k in (0, 2, 5)] == [3.0, 5.0, 8.0]
     assert answers[1].reason == "crashed: killed by SIGSEGV"
     assert answers[3].reason == "ZeroDivisionError: no such luck"
     assert all(a.seconds > 0 for a in answers)
