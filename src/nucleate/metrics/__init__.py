@@ -4,5 +4,6 @@
 |---|---|
 | `rate` | `Rate`: hits out of asked, with an interval |
 | `packing` | the 15-molecule comparison of two crystals: molecules matched, RMSD in Å |
+| `structure_matcher` | pymatgen's StructureMatcher under named settings, in timed worker processes |
 | `pxrd` | powder diffraction patterns |
 """
