@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 
 import ase.io
+import ase.io.jsonio
+import gemmi
 import numpy as np
 import pyarrow
 import pyarrow.parquet
@@ -290,6 +292,32 @@ def test_a_raw_table_of_fastcsp_is_read_before_relaxation_too(tmp_path: Path) ->
     assert (sample.target, sample.name, sample.energy) == ("M", "s1", None)
 
 
+def test_what_the_libraries_of_the_peers_write_is_read(
+    tmp_path: Path, prepared: dict[str, PackingReference]
+) -> None:
+    atoms = atoms_of(experiment(TARGETS[0]))
+    made = ase.Atoms(
+        atoms.symbols, positions=atoms.positions, cell=atoms.lattice, pbc=True, info={"uma": -4.0}
+    )
+    (tmp_path / "structures.json").write_text('{\n"a": ' + ase.io.jsonio.encode(made) + "\n}")  # Genarris
+    small = gemmi.SmallStructure()  # Clari
+    small.cell = gemmi.UnitCell(*made.cell.cellpar())
+    small.spacegroup_hm = "P 1"
+    for symbol, x in zip(atoms.symbols, made.get_scaled_positions(wrap=False)):
+        site = gemmi.SmallStructure.Site()
+        site.label, site.element, site.fract = symbol, gemmi.Element(symbol), gemmi.Fractional(*x)
+        small.add_site(site)
+    (tmp_path / "clari.cif").write_text(small.make_cif_block().as_string())
+    ase.io.write(tmp_path / "ase.cif", made, format="cif")
+    made.new_array("bb_indices", atoms.molecule)
+    ase.io.write(tmp_path / "flow.xyz", made, format="extxyz")
+    for name in ("structures.json", "clari.cif", "ase.cif", "flow.xyz"):
+        (sample,) = read_predictions(tmp_path / name)
+        assert sample.crystal is not None, (name, sample.failure)
+        assert prepared[TARGETS[0]].compare(sample.crystal).rmsd < 1e-3
+    assert read_predictions(tmp_path / "structures.json")[0].energy == -1.0
+
+
 def test_genarris_stages_must_be_chosen(tmp_path: Path) -> None:
     for stage in ("generation", "symm_rigid_press"):
         path = tmp_path / "structures" / stage / "structures.json"
@@ -487,6 +515,7 @@ def garbage() -> dict[str, bytes]:
         "count.xyz": ("seven\n" + "\n".join(rows[1:])).encode(),
         "many.xyz": ("99999\n" + "\n".join(rows[1:])).encode(),
         "nan.xyz": xyz.replace(rows[2].split()[1], "nan").encode(),
+        "far.xyz": xyz.replace(rows[2].split()[1], "1e300").encode(),
         "singular.xyz": xyz.replace('Lattice="', 'Lattice="0 0 0 0 0 0 0 0 0" Old="').encode(),
         "word.xyz": xyz.replace(rows[2].split()[1], "word").encode(),
         "negative.xyz": ("-3\n" + "\n".join(rows[1:])).encode(),

@@ -27,6 +27,7 @@ from nucleate.errors import InputError
 VACUUM = 80.0  # Å around a finite cluster: farther than any cluster of 30 molecules reaches
 SMALLEST_HEIGHT = 1.5  # Å: no molecule is thinner
 VOLUME_PER_ATOM = (2.0, 2000.0)  # Å^3; molecular crystals have 8 to 25
+FARTHEST = 1e5  # Å from the origin: beyond it, rounding alone would bend molecules
 TORN = 1.5  # Å beyond the sum of covalent radii, from where a bond is not one any more
 
 
@@ -70,8 +71,8 @@ class Known:
 def build_crystal(frame: Frame, known: Known | None = None) -> Crystal:
     """The crystal of a frame, molecules whole, bonds without orders; a cluster gets a box of vacuum.
 
-    Raises InputError with reason "no atoms", "not a number", "unknown element", "absurd cell", "clash",
-    "polymeric" or "molecules overlap".
+    Raises InputError with reason "no atoms", "not a number", "absurd coordinates", "absurd cell", "unknown element",
+    "clash", "polymeric" or "molecules overlap".
     """
     _refuse_nonsense(frame)
     boxed = _boxed(frame)
@@ -121,6 +122,11 @@ def _refuse_nonsense(frame: Frame) -> None:
     if not all(np.isfinite(x).all() for x in [frame.positions, *cell]):
         raise InputError(
             "expected coordinates and a cell of numbers, got NaN or infinity", reason="not a number"
+        )
+    if np.abs(frame.positions).max() > FARTHEST:
+        raise InputError(
+            f"expected coordinates below {FARTHEST:g} Å, got {np.abs(frame.positions).max():.3g} Å",
+            reason="absurd coordinates",
         )
     if ((frame.numbers < 1) | (frame.numbers > 118)).any():
         raise InputError("expected chemical elements, got a dummy atom", reason="unknown element")

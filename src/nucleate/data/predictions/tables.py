@@ -90,10 +90,23 @@ def entries_of_table(path: Path, kind: str | None = None) -> Iterator[Entry]:
 
 
 def _rows(table: pyarrow.Table) -> Iterator[dict[str, Any]]:
-    for batch in table.to_batches(
-        max_chunksize=256
-    ):  # CIF texts of 10^5 samples need not all be Python strings
-        yield from batch.to_pylist()
+    """Rows as dictionaries, some at a time: the CIF texts of 10^5 samples need not all be Python strings."""
+    for batch in table.to_batches(max_chunksize=256):
+        try:
+            rows = batch.to_pylist()
+        except UnicodeDecodeError:
+            rows = _with_marks(batch)
+        yield from rows
+
+
+def _with_marks(batch: pyarrow.RecordBatch) -> list[dict[str, Any]]:
+    """Rows of damaged text: bytes that are no UTF-8 are replaced, as in every other file."""
+    columns = [c.cast(pyarrow.binary()) if pyarrow.types.is_string(c.type) else c for c in batch.columns]
+    raw = pyarrow.RecordBatch.from_arrays(columns, names=batch.schema.names).to_pylist()
+    return [
+        {k: v.decode("utf-8", errors="replace") if isinstance(v, bytes) else v for k, v in row.items()}
+        for row in raw
+    ]
 
 
 def _own(rows: Iterator[dict[str, Any]], path: Path) -> Iterator[Entry]:
