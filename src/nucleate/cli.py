@@ -36,7 +36,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
 )
 errors = Console(stderr=True, markup=False, highlight=False)  # SMILES such as c1cc[nH]c1 are no markup
-out = Console(markup=False, highlight=False)
+# a table that is piped is not cut to the width of a terminal that is not there
+out = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
 
 UsageError: type[Any] = typer.BadParameter.__mro__[1]  # of click, wherever this version of typer keeps it
 INTERRUPTED = 130  # what typer makes of Ctrl-C
@@ -274,19 +275,174 @@ def deduplicate(files: Files, as_json: AsJson = False) -> None:
 @app.command()
 def match(
     reference: Annotated[Path, typer.Argument(help="CIF file.")],
-    others: Annotated[list[Path], typer.Argument(help="CIF files, or folders that hold some.")],
-    n: Annotated[int, typer.Option("-n", min=1, max=200, help="Molecules of the cluster.")] = 15,
+    others: Annotated[list[Path], typer.Argument(help="Crystals to compare: files or folders.")],
+    preset: Annotated[
+        str, typer.Option(help="Criteria: strict15, strict20, strict30, ladder, loose, structurematcher.")
+    ] = "strict15",
+    n: Annotated[int | None, typer.Option("-n", min=1, max=200, help="A cluster size of your own.")] = None,
+    distance: Annotated[float, typer.Option(help="Relative tolerance of your own, with -n.")] = 0.2,
+    angle: Annotated[float, typer.Option(help="Tolerance in degrees of your own, with -n.")] = 20.0,
+    mirror: Annotated[bool, typer.Option(help="Mirror images count as the same.")] = True,
+    heavy: Annotated[bool, typer.Option("--heavy", help="StructureMatcher without hydrogens.")] = False,
+    time_limit: Annotated[float, typer.Option(help="Seconds for a pair in StructureMatcher.")] = 30.0,
+    workers: Annotated[int, typer.Option(min=1, help="Processes for StructureMatcher.")] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Compare packings: how many of n molecules agree, and how well.
+    """Compare packings with a reference: how many molecules agree, and how well.
 
-    Example: nucleate match experiment.cif results/aspirin/cif
+    Example: nucleate match experiment.cif results/aspirin/cif --preset strict20
     """
-    from nucleate.pipeline.crystal_files import match_files
+    from dataclasses import replace
 
-    _print_rows(
-        match_files(reference, others, n), as_json, "criterion: 20 %, 20 degrees, mirror images allowed"
+    from nucleate.metrics.criteria import criterion
+    from nucleate.metrics.structure_matcher import settings_named
+    from nucleate.pipeline.match import match_files, own_criterion
+
+    names = _names(preset)
+    matcher = "structurematcher" in names
+    criteria = [criterion(name) for name in names if name != "structurematcher"]
+    if n is not None:
+        criteria = [own_criterion(n, distance, angle)]
+    criteria = [replace(c, mirror=mirror) for c in criteria]
+    settings = settings_named("molcrystalflow", **({"heavy": True} if heavy else {})) if matcher else None
+    rows = match_files(reference, others, criteria, settings, time_limit, workers)
+    if as_json:
+        _print_rows(rows, as_json)
+        return
+    _print_rows([_match_line(row) for row in rows], as_json)
+    for c in criteria:
+        out.print(str(c), style="dim")
+    if settings is not None:
+        text = f"structurematcher-STOL (ltol {settings.ltol:g}, angle {settings.angle:g}°, no scaling)"
+        out.print(text, style="dim")
+
+
+def _match_line(row: dict[str, Any]) -> dict[str, Any]:
+    """A row without the motion, which is for programs."""
+    return {
+        "file": row["file"],
+        "criterion": row["criterion"],
+        "same": "yes" if row["same"] else "no",
+        "matched": "" if row["of"] is None else f"{row['matched']}/{row['of']}",
+        "RMSD Å": _finite(row["rmsd_A"]),
+        "RMSD_1 Å": _finite(row["rmsd_1_A"]),
+        "mirrored": "yes" if row["mirrored"] else "",
+        "why not": row["reason"],
+    }
+
+
+@app.command()
+def evaluate(
+    predictions: Annotated[
+        Path,
+        typer.Argument(help="A folder of predict or generate, CIFs, extxyz, parquet, or a peer's output."),
+    ],
+    reference: Annotated[
+        Path, typer.Option(help="The known crystals: CIF, folder of CIFs, extxyz, parquet.")
+    ],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Table of every sample.")] = Path(
+        "evaluation.parquet"
+    ),
+    criteria: Annotated[
+        str, typer.Option(help="strict15, strict20, strict30, ladder, loose, structurematcher.")
+    ] = "strict15,strict20,ladder,loose",
+    top: Annotated[str, typer.Option(help="Report hits among the first k samples.")] = "1,10",
+    controls: Annotated[
+        int | None,
+        typer.Option(help="Random samples of each target; as many as were predicted unless given."),
+    ] = None,
+    heavy: Annotated[bool, typer.Option("--heavy", help="StructureMatcher without hydrogens.")] = False,
+    in_turn: Annotated[
+        bool, typer.Option("--in-turn", help="Sample i belongs to reference i modulo their number.")
+    ] = False,
+    format: Annotated[
+        str | None, typer.Option(help="Format of the predictions, if not told by them.")
+    ] = None,
+    time_limit: Annotated[float, typer.Option(help="Seconds for a pair in StructureMatcher.")] = 30.0,
+    workers: Annotated[int | None, typer.Option(help="Processes for StructureMatcher.")] = None,
+    seed: Seed = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted evaluation.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Judge predictions against known crystals, a random control beside them.
+
+    Example: nucleate evaluate results/aspirin --reference experiment.cif -o aspirin.parquet
+    """
+    from nucleate.pipeline.evaluate import EvaluateSettings
+    from nucleate.pipeline.evaluate import evaluate as run
+
+    settings = EvaluateSettings.model_validate(
+        {
+            "criteria": _names(criteria), "top": _numbers(top, "--top", int), "controls": controls,
+            "heavy": heavy, "in_turn": in_turn, "format": format, "time_limit": time_limit,
+            "workers": _cores() if workers is None else workers, "seed": seed,
+        }
+    )  # fmt: skip
+    with progress_bar() as tell:
+        result = run(predictions, reference, settings, output, resume, tell)
+    if as_json:
+        print(json.dumps(result.as_json()))
+    else:
+        _show_evaluation(result, output)
+    if result.pending:
+        errors.print(
+            f"interrupted; {output} holds the targets that are done, and --resume goes on", style="yellow"
+        )
+        raise typer.Exit(1)
+
+
+def _show_evaluation(result: Any, output: Path) -> None:
+    """Found or not, then everything else; the control in the next column."""
+    from nucleate.pipeline.evaluate import describe
+
+    model, control = result.predictions, result.control
+    out.print(
+        f"{model.targets} targets, {model.asked} predictions, {control.asked} random controls", style="bold"
     )
+    places = list(next(iter(model.scores.values())).at)
+    table = Table("criterion", *(f"@{k}" for k in places), "RMSD", "rank", *(f"control @{k}" for k in places))
+    table.box = None
+    for name, score in model.scores.items():
+        ranks = sorted(r for r in score.first.values() if r is not None)
+        table.add_row(
+            name, *(_share(score.at[k]) for k in places), _short(_finite(score.rmsd)),
+            str(ranks[len(ranks) // 2]) if ranks else "",
+            *(_share(control.scores[name].at[k]) for k in places),
+        )  # fmt: skip
+    out.print(table)
+    table = Table("samples", "predictions", "random control", box=None)
+    for name in model.scores:
+        table.add_row(f"like the reference, {name}", *(str(s.scores[name].samples) for s in (model, control)))
+    for title, get in (
+        ("volume, mean |error|", lambda s: _percent(s.rmad, s.measured)),
+        ("volume, bias", lambda s: _percent(s.bias, s.measured)),
+        ("density, mean |error|", lambda s: _percent(s.density_error, s.measured)),
+        ("with a clash", lambda s: str(s.clash)),
+        ("crystals without one", lambda s: str(s.clash_free)),
+        ("distinct", lambda s: str(s.unique)),
+    ):
+        table.add_row(title, get(model), get(control))
+    out.print(table)
+    for name in model.scores:
+        out.print(describe(name), style="dim")
+    out.print("RMSD in Å and median rank: of the targets that were found", style="dim")
+    for reason, count in model.failures.items():
+        out.print(f"failed: {count} x {reason}")
+    for warning in result.warnings:
+        out.print(f"warning: {warning}")
+    out.print(f"wrote {output}")
+
+
+def _share(rate: Any) -> str:
+    return f"{rate.hits}/{rate.asked}"
+
+
+def _percent(value: float, measured: int) -> str:
+    return f"{100 * value:.1f} % of {measured}" if measured else "unknown"
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
 
 
 @app.command()

@@ -14,7 +14,8 @@ def row(
 ):
     made = {
         "target": target, "source": source, "index": index, "order": index if order is None else order,
-        "name": f"{target}{index}", "energy": energy, "failure": failure, "volume_error": None,
+        "name": f"{target}{index}",
+        "energy": energy, "failure": failure, "periodic": True, "volume_error": None,
         "density_error": None, "clash": None if failure else False, "distinct": None if failure else True,
         "x": same, "x_matched": None, "x_of": None, "x_rmsd_A": rmsd,
     }  # fmt: skip

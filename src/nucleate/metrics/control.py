@@ -33,10 +33,9 @@ def random_poses(
     """
     cell, _ = primitive_niggli(reference)
     lattices = noisy_lattices(cell.lattice.double(), count, generator, length_noise, angle_noise)
-    kind = {"dtype": torch.float64, "generator": generator}
     centre = cell.centroids.double()[cell.molecule] @ cell.lattice.double()
     local = cell.positions.double() - centre
-    centroids = torch.rand(count, cell.n_molecules, 3, **kind)
+    centroids = torch.rand(count, cell.n_molecules, 3, dtype=torch.float64, generator=generator)
     turns = random_rotation(count, cell.n_molecules, generator=generator).double()
     arms = torch.einsum("saij,aj->sai", turns[:, cell.molecule], local)
     frac = centroids[:, cell.molecule] + arms @ torch.linalg.inv(lattices)
@@ -54,11 +53,13 @@ def noisy_lattices(
 
     Angles that make no cell are drawn again.
     """
+
+    def normal() -> Float[Tensor, "count 3"]:
+        return torch.randn(count, 3, dtype=torch.float64, generator=generator)
+
     lengths, angles = (x.expand(count, 3) for x in parameters_from_lattice(lattice.double()))
-    kind = {"dtype": torch.float64, "generator": generator}
-    lengths = lengths * (1 + length_noise * torch.randn(count, 3, **kind)).clamp(min=0.5)
-    noisy = angles + angle_noise * torch.randn(count, 3, **kind)
+    lengths = lengths * (1 + length_noise * normal()).clamp(min=0.5)
+    noisy = angles + angle_noise * normal()
     while not (good := angles_feasible(noisy)).all():
-        again = angles + angle_noise * torch.randn(count, 3, **kind)
-        noisy = torch.where(good[:, None], noisy, again)
+        noisy = torch.where(good[:, None], noisy, angles + angle_noise * normal())
     return lattice_from_parameters(lengths, noisy)

@@ -99,7 +99,10 @@ class Judge:
     def __init__(self, criterion: Criterion, references: Sequence[Crystal]) -> None:
         self.criterion = criterion
         self._ladders = [
-            [PackingReference(r, rung.n, rung.distance, rung.angle, criterion.mirror) for rung in criterion.rungs]
+            [
+                PackingReference(r, rung.n, rung.distance, rung.angle, criterion.mirror)
+                for rung in criterion.rungs
+            ]
             for r in references
         ]
 

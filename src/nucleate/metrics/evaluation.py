@@ -10,7 +10,8 @@ A row is one sample that was asked for, or one sample of the random control:
 | `name`, `energy`, `failure` | as given; `failure` says why there is no crystal |
 | `volume_error`, `density_error` | relative to the reference, per formula unit; null for failures and clusters |
 | `clash` | molecules run into each other; null for failures |
-| `distinct` | false where an earlier sample of the target is the same crystal; null for failures |
+| `periodic` | false for a cluster without a cell |
+| `distinct` | false where an earlier sample of the target is the same crystal; null for failures and clusters |
 | `NAME`, `NAME_matched`, `NAME_of`, `NAME_rmsd_A` | the same as the reference by criterion NAME? molecules, RMSD |
 """
 
@@ -50,7 +51,7 @@ class Scores:
     density_error: float  # mean |rho - rho_ref| / rho_ref
     clash: Rate  # samples with a clash out of asked
     clash_free: Rate  # crystals without one out of asked: failures do not count in favour
-    unique: Rate  # distinct crystals out of asked
+    unique: Rate  # distinct crystals out of asked, clusters left out
     scores: dict[str, Score]
 
     def as_json(self) -> dict[str, Any]:
@@ -64,7 +65,11 @@ def in_order(rows: Sequence[Row]) -> list[Row]:
 
 
 def summarise(
-    rows: Iterable[Row], source: str, targets: Sequence[str], criteria: Sequence[str], top: Sequence[int] = (1, 10)
+    rows: Iterable[Row],
+    source: str,
+    targets: Sequence[str],
+    criteria: Sequence[str],
+    top: Sequence[int] = (1, 10),
 ) -> Scores:
     """Scores of one source over all targets; a target without any sample was missed, and counts."""
     own = [r for r in rows if r["source"] == source]
@@ -82,7 +87,7 @@ def summarise(
         density_error=_mean(densities),
         clash=Rate(sum(r["clash"] is True for r in own), len(own)),
         clash_free=Rate(sum(r["clash"] is False for r in own), len(own)),
-        unique=Rate(sum(r["distinct"] is True for r in own), len(own)),
+        unique=Rate(sum(r["distinct"] is True for r in own), sum(r["periodic"] for r in own)),
         scores={name: _score(name, by_target, top) for name in criteria},
     )
 

@@ -5,7 +5,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from rdkit import Chem
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
@@ -15,6 +15,25 @@ from nucleate.crystal.graph import canonical
 from nucleate.geometry.lattice import niggli_reduce
 
 MAX_AUTOMORPHISMS = 200  # of a heavy-atom graph; where there are more, equivalent atoms pair by distance
+
+
+@dataclass(frozen=True)
+class MolecularGraph:
+    """Some atoms of a crystal and the bonds between them."""
+
+    atoms: tuple[int, ...]  # of the crystal
+    numbers: tuple[int, ...]
+    bonds: tuple[tuple[int, int], ...]  # local indices, sorted
+
+    @property
+    def key(self) -> str:
+        """Equal for equal graphs."""
+        return canonical_order(self.numbers, self.bonds)[0]
+
+    @property
+    def ordered_atoms(self) -> tuple[int, ...]:
+        """Atoms of the crystal in canonical order."""
+        return tuple(self.atoms[i] for i in canonical_order(self.numbers, self.bonds)[1])
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,42 +55,51 @@ class HeavyMolecules:
         """Molecules of one cell, numbered as in the crystal; one of hydrogen alone keeps its atoms."""
         lattice, _ = niggli_reduce(crystal.lattice.double())
         positions = crystal.positions.double()
-        graphs = [_canonical(*graph) for graph in _heavy_graphs(crystal)]
-        width = max(len(atoms) for _, atoms in graphs)
-        index = torch.tensor([atoms + atoms[:1] * (width - len(atoms)) for _, atoms in graphs])
-        sizes = torch.tensor([len(atoms) for _, atoms in graphs])
+        graphs = heavy_graphs(crystal)
+        orders = [graph.ordered_atoms for graph in graphs]
+        width = max(map(len, orders))
+        index = torch.tensor([atoms + atoms[:1] * (width - len(atoms)) for atoms in orders])
+        sizes = torch.tensor([len(atoms) for atoms in orders])
         present = (torch.arange(width) < sizes[:, None]).double()
         padded = positions[index] * present[..., None]
-        keys = tuple(key for key, _ in graphs)
+        keys = tuple(graph.key for graph in graphs)
         return HeavyMolecules(lattice, keys, padded, present, padded.sum(1) / sizes[:, None])
 
 
-Graph = tuple[tuple[int, ...], tuple[int, ...], tuple[tuple[int, int], ...]]
-
-
-def _heavy_graphs(crystal: Crystal) -> list[Graph]:
-    """For each molecule: atoms of the crystal, their atomic numbers, bonds between them (local indices)."""
+def heavy_graphs(crystal: Crystal) -> list[MolecularGraph]:
+    """Of each molecule without its hydrogens; one of hydrogen alone keeps its atoms."""
     numbers, molecule = crystal.numbers.numpy(), crystal.molecule.numpy()
     heavy = numbers > 1
-    counts = np.bincount(molecule, weights=heavy, minlength=crystal.n_molecules)
-    kept = np.flatnonzero(heavy | (counts[molecule] == 0))
-    kept = kept[np.argsort(molecule[kept], kind="stable")]
-    bounds = np.searchsorted(molecule[kept], np.arange(crystal.n_molecules + 1))
-    place = np.full(len(numbers), -1)
-    place[kept] = np.arange(len(kept)) - bounds[molecule[kept]]
+    kept = heavy | (np.bincount(molecule, weights=heavy, minlength=crystal.n_molecules)[molecule] == 0)
     bonds = crystal.bonds.numpy() if len(crystal.bonds) else _perceived_bonds(crystal)
-    bonds = bonds[(place[bonds] >= 0).all(1)]
-    owner = molecule[bonds[:, 0]]
-    local = np.sort(place[bonds], 1)
+    return split_graphs(numbers, molecule, kept, bonds)
+
+
+def heavy_keys(crystal: Crystal) -> list[str]:
+    """The key of each molecule: equal for equal graphs of heavy atoms (elements and connections, nothing else)."""
+    return [graph.key for graph in heavy_graphs(crystal)]
+
+
+def split_graphs(
+    numbers: Int[np.ndarray, " atoms"],
+    molecule: Int[np.ndarray, " atoms"],
+    kept: Bool[np.ndarray, " atoms"],
+    bonds: Int[np.ndarray, "bonds 2"],
+) -> list[MolecularGraph]:
+    """The graph of the kept atoms of molecule 0, 1, ...; bonds to other atoms are left out."""
+    atoms = np.flatnonzero(kept)
+    atoms = atoms[np.argsort(molecule[atoms], kind="stable")]
+    ids = np.arange(int(molecule.max()) + 2)
+    bounds = np.searchsorted(molecule[atoms], ids)
+    place = np.full(len(numbers), -1)
+    place[atoms] = np.arange(len(atoms)) - bounds[molecule[atoms]]
+    bonds = bonds[kept[bonds].all(1)]
+    owner, local = molecule[bonds[:, 0]], np.sort(place[bonds], 1)
     ranked = np.lexsort((local[:, 1], local[:, 0], owner))
-    edges = np.searchsorted(owner[ranked], np.arange(crystal.n_molecules + 1))
-    pairs, atoms, elements = local[ranked].tolist(), kept.tolist(), numbers[kept].tolist()
+    edges = np.searchsorted(owner[ranked], ids)
+    pairs, places, elements = local[ranked].tolist(), atoms.tolist(), numbers[atoms].tolist()
     return [
-        (
-            tuple(atoms[a:b]),
-            tuple(elements[a:b]),
-            tuple((i, j) for i, j in pairs[c:d]),
-        )
+        MolecularGraph(tuple(places[a:b]), tuple(elements[a:b]), tuple((i, j) for i, j in pairs[c:d]))
         for a, b, c, d in zip(bounds, bounds[1:], edges, edges[1:])
     ]
 
@@ -82,13 +110,6 @@ def _perceived_bonds(crystal: Crystal) -> np.ndarray:
     near = squareform(pdist(crystal.positions.double().numpy())) < radius[:, None] + radius + 0.4
     molecule = crystal.molecule.numpy()
     return np.argwhere(np.triu(near & (molecule[:, None] == molecule), 1))
-
-
-def _canonical(
-    atoms: tuple[int, ...], numbers: tuple[int, ...], bonds: tuple[tuple[int, int], ...]
-) -> tuple[str, tuple[int, ...]]:
-    key, order = canonical_order(numbers, bonds)
-    return key, tuple(atoms[i] for i in order)
 
 
 @lru_cache(maxsize=4096)  # a landscape shows the same few molecules again and again

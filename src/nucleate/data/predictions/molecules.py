@@ -21,8 +21,9 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.perceive import RADII, perceive_bonds, whole_molecules
-from nucleate.data.predictions.sample import Frame, composition_of, heavy_key, heavy_keys, split_graphs
+from nucleate.data.predictions.sample import Frame, composition_of
 from nucleate.errors import InputError
+from nucleate.metrics.heavy_molecules import heavy_keys, split_graphs
 
 VACUUM = 80.0  # Å around a finite cluster: farther than any cluster of 30 molecules reaches
 SMALLEST_HEIGHT = 1.5  # Å: no molecule is thinner
@@ -109,10 +110,9 @@ def _shapes(molecule: Molecule) -> list[Shape]:
     numbers, bonds = molecule.numbers.numpy(), molecule.bonds.numpy()
     owner = np.zeros(len(numbers), dtype=int)
     kept = numbers > 1 if (numbers > 1).any() else np.ones(len(numbers), dtype=bool)
-    bare = split_graphs(numbers, owner, kept, bonds[kept[bonds].all(1)])[0]
+    bare = split_graphs(numbers, owner, kept, bonds)[0]
     full = split_graphs(numbers, owner, np.ones(len(numbers), dtype=bool), bonds)[0]
-    key = heavy_key(*bare)
-    return [Shape(*graph, key) for graph in dict.fromkeys((full, bare))]
+    return [Shape(graph.numbers, graph.bonds, bare.key) for graph in dict.fromkeys((full, bare))]
 
 
 def _refuse_nonsense(frame: Frame) -> None:
@@ -254,7 +254,7 @@ Bonds = tuple[tuple[int, int], ...]
 def _key(numbers: tuple[int, ...], bonds: Bonds) -> str:
     z, pairs = np.array(numbers), np.array(bonds, dtype=int).reshape(-1, 2)
     kept = z > 1 if (z > 1).any() else np.ones(len(z), dtype=bool)
-    return heavy_key(*split_graphs(z, np.zeros(len(z), dtype=int), kept, pairs[kept[pairs].all(1)])[0])
+    return split_graphs(z, np.zeros(len(z), dtype=int), kept, pairs)[0].key
 
 
 def _listed_bonds(frame: Frame, molecule: np.ndarray) -> list[Bonds | None]:
@@ -262,7 +262,7 @@ def _listed_bonds(frame: Frame, molecule: np.ndarray) -> list[Bonds | None]:
     assert frame.bonds is not None
     inside = frame.bonds[molecule[frame.bonds[:, 0]] == molecule[frame.bonds[:, 1]]]
     graphs = split_graphs(frame.numbers, molecule, np.ones(len(molecule), dtype=bool), inside)
-    return [bonds if _connected(len(numbers), bonds) else None for numbers, bonds in graphs]
+    return [graph.bonds if _connected(len(graph.numbers), graph.bonds) else None for graph in graphs]
 
 
 def _own_bonds(frame: Frame, atoms: np.ndarray) -> Bonds | None:

@@ -14,7 +14,7 @@ from nucleate.crystal.molecule import Molecule
 from nucleate.data.predictions.cif import entries_of_cif
 from nucleate.data.predictions.genarris import entries_of_json
 from nucleate.data.predictions.molecules import Known, build_crystal
-from nucleate.data.predictions.sample import Entry, Frame, Sample, composition_of, heavy_keys
+from nucleate.data.predictions.sample import Entry, Frame, Sample, composition_of
 from nucleate.data.predictions.tables import (
     BROKEN,
     TABLES,
@@ -25,6 +25,7 @@ from nucleate.data.predictions.tables import (
 )
 from nucleate.data.predictions.xyz import entries_of_xyz, read_text
 from nucleate.errors import InputError
+from nucleate.metrics.heavy_molecules import heavy_keys
 
 READERS: dict[str, Callable[[Path], Iterator[Entry]]] = {
     "cif": entries_of_cif,
@@ -41,6 +42,7 @@ SUFFIXES = (".cif", ".xyz", ".extxyz", ".xyz.gz", ".extxyz.gz", ".parquet")
 LISTED = "samples listed, failures included"
 WHOLE = ("crystals.parquet", "predictions.parquet", "structures.json")  # the file that stands for its folder
 INSIDE = ("generated", "cifs")  # where MolCrystalFlow and OXtal keep the structures of a folder
+STARTS = "starts of the search (run.json, counts.asked)"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class Asked:
     number: int
     counted: str  # what was counted, for the reader of a table
     listed: int  # samples of the target in the files, failures included
+
+    @property
+    def undelivered(self) -> int:
+        """Samples that were requested and are not in the files. Starts of a search are no samples."""
+        return 0 if self.counted == STARTS else self.number - self.listed
 
 
 def read_predictions(
@@ -104,7 +111,7 @@ def count_asked(path: str | Path, samples: Sequence[Sample]) -> dict[str | None,
             name = label or (run.get("molecule") or {}).get("name")
             said[name] = (
                 (run.get("counts") or {}).get("asked"),
-                "starts of the search (run.json, counts.asked)",
+                STARTS,
             )
         elif source.name == "predictions.parquet":
             for request in read_json(source.with_name("config.json")).get("requests") or []:

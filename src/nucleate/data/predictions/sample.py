@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
-from functools import lru_cache, reduce
+from functools import reduce
 from math import gcd
 from typing import TypeVar
 
@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from nucleate.crystal.crystal import Crystal
-from nucleate.crystal.graph import canonical
+from nucleate.metrics.heavy_molecules import heavy_keys
 
 Composition = tuple[
     tuple[int, int], ...
@@ -84,40 +84,6 @@ def composition_of(numbers: Int[np.ndarray, " atoms"]) -> Composition:
     counts = Counter(numbers[numbers > 0].tolist())
     heavy = {z: n for z, n in counts.items() if z > 1} or dict(counts)
     return _lowest_terms(heavy)
-
-
-def heavy_keys(crystal: Crystal) -> list[str]:
-    """For each molecule the key of its graph of heavy atoms (elements and connections, nothing else)."""
-    numbers, molecule = crystal.numbers.numpy(), crystal.molecule.numpy()
-    heavy = numbers > 1
-    kept = heavy | (np.bincount(molecule, weights=heavy, minlength=crystal.n_molecules)[molecule] == 0)
-    bonds = crystal.bonds.numpy().reshape(-1, 2)
-    bonds = bonds[kept[bonds].all(1)]
-    return [heavy_key(*graph) for graph in split_graphs(numbers, molecule, kept, bonds)]
-
-
-def split_graphs(
-    numbers: np.ndarray, molecule: np.ndarray, kept: np.ndarray, bonds: np.ndarray
-) -> list[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]]:
-    """Atomic numbers and bonds (local indices) of the kept atoms of each molecule."""
-    atoms = np.flatnonzero(kept)
-    atoms = atoms[np.argsort(molecule[atoms], kind="stable")]
-    ids = np.arange(int(molecule.max()) + 2)
-    bounds = np.searchsorted(molecule[atoms], ids)
-    place = np.full(len(numbers), -1)
-    place[atoms] = np.arange(len(atoms)) - bounds[molecule[atoms]]
-    bonds = bonds[np.argsort(molecule[bonds[:, 0]], kind="stable")]
-    edges = np.searchsorted(molecule[bonds[:, 0]], ids)
-    local, elements = np.sort(place[bonds], 1).tolist(), numbers[atoms].tolist()
-    return [
-        (tuple(elements[a:b]), tuple(sorted((i, j) for i, j in local[c:d])))
-        for a, b, c, d in zip(bounds, bounds[1:], edges, edges[1:])
-    ]
-
-
-@lru_cache(maxsize=4096)  # the same few molecules come again and again
-def heavy_key(numbers: tuple[int, ...], bonds: tuple[tuple[int, int], ...]) -> str:
-    return canonical(numbers, bonds)[0]
 
 
 def chemistry_of(crystal: Crystal) -> Chemistry:
