@@ -253,7 +253,7 @@ def _count_blocked(count: int, blocks: list[Block], window: float) -> PairCounts
 
 def _collect(
     blocks: list[Block],
-    cursors: list[Int[np.ndarray, " rows"]],
+    cursors: list[np.ndarray],
     group: Int[np.ndarray, " crystals"],
     settings: DuplicateSettings,
     low: float,
@@ -337,7 +337,7 @@ class Comparisons:
         rmsd = np.array([outcome.rmsd for outcome in outcomes], dtype=np.float64)
         return np.where(n_matched == n, rmsd, math.nan), n_matched
 
-    def _open(self, pairs: Int[np.ndarray, "pairs 2"]) -> Int[np.ndarray, "pairs 2"]:
+    def _open(self, pairs: Int[np.ndarray, "pairs 2"]) -> Int[np.ndarray, "left 2"]:
         """The pairs that still have to be compared."""
         pairs = pairs[self.group[pairs[:, 0]] != self.group[pairs[:, 1]]]
         if self.settings.exhaustive:
