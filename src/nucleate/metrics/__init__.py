@@ -3,7 +3,15 @@
 | file | what |
 |---|---|
 | `rate` | `Rate`: hits out of asked, with an interval |
-| `packing` | the 15-molecule comparison of two crystals: molecules matched, RMSD in Å |
+| `criteria` | named criteria of "the same packing": strict15, strict20, strict30, ladder, loose |
+| `packing` | the comparison they rest on: molecules matched, RMSD in Å, the motion |
+| `heavy_molecules` `coordination` `packing_starts` `packing_kernels` | its parts, in this order |
 | `structure_matcher` | pymatgen's StructureMatcher under named settings, in timed worker processes |
-| `pxrd` | powder diffraction patterns |
+| `fingerprint` | numbers that hardly change when the crystal hardly does |
+| `duplicates` (`packing_pairs`) | transitive clusters of equal crystals, for tens of thousands |
+| `control` | random poses in the true cell: what every metric must be compared with |
+| `evaluation` | scores of judged samples |
+| `clashes` `volume` | contacts between molecules; volume and density errors |
+| `pxrd` `powder_similarity` | powder patterns and how alike they are, the cell fixed or free |
+| `energy_agreement` | two energies of one landscape |
 """
