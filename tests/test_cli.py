@@ -17,7 +17,7 @@ from tests.pipeline.conftest import STAND_INS, alive_in_session, start_program
 
 DATA = Path(__file__).parent / "data"
 SMALL = ("-n", "12", "--space-groups", "14", "--workers", "1", "--energy", "forcefield")
-COMMANDS = ("predict", "conform", "generate", "relax", "rank", "deduplicate", "match", "report")
+COMMANDS = ("predict", "conform", "generate", "relax", "rank", "deduplicate", "match", "evaluate", "report")
 
 Program = Callable[..., tuple[int, str, str]]
 
@@ -251,6 +251,14 @@ def test_folders_that_cannot_be_written(
         (("deduplicate", "."), "expected CIF files, found none"),
         (("match", "missing.cif", str(URO)), "missing.cif"),
         (("match", str(URO), str(URO), "-n", "0"), "-n"),
+        (("match", str(URO), str(URO), "--preset", "nonsense"), "strict15"),
+        (("match", str(URO), str(URO), "-n", "5", "--angle", "200"), "angle"),
+        (("evaluate", "missing", "--reference", str(URO)), "missing"),
+        (("evaluate", str(URO), "--reference", "missing.cif"), "missing.cif"),
+        (("evaluate", str(URO), "--reference", str(URO), "--criteria", "nonsense"), "--criteria"),
+        (("evaluate", str(URO), "--reference", str(URO), "--top", "0"), "--top"),
+        (("evaluate", str(URO), "--reference", str(URO), "--format", "nonsense"), "format"),
+        (("evaluate", str(URO)), "Missing option"),
         (("report", "."), "crystals.parquet"),
         (("frobnicate",), "No such command"),
         (("predict",), "Missing argument"),
@@ -309,6 +317,13 @@ def test_verbs_print_json(program: Program, tmp_path: Path) -> None:
         assert len(rows) == 2
         code, out, _ = program(*arguments)
         assert "0001.cif" in out
+    code, out, err = program("evaluate", "packings", "--reference", "packings/0001.cif", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is not JSON"))
+    assert found["predictions"]["scores"]["strict15"]["at"]["1"] == {"hits": 1, "asked": 1}
+    assert found["control"]["asked"] == found["predictions"]["asked"] == 2
+    assert "random control" in program("evaluate", "packings", "--reference", "packings/0001.cif")[1]
+    assert (tmp_path / "evaluation.parquet").exists()
     code, out, _ = program("relax", "packings/0001.cif", "-o", "relaxed", "--json")
     assert (code, json.loads(out)[0]["failure"]) == (0, "")
     assert (tmp_path / "relaxed" / "0001.cif").exists()

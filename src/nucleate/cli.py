@@ -262,14 +262,43 @@ def rank(files: Files, energy: EnergyName = "forcefield", as_json: AsJson = Fals
 
 
 @app.command()
-def deduplicate(files: Files, as_json: AsJson = False) -> None:
-    """Group equal crystals (15-molecule packing comparison).
+def deduplicate(
+    files: Files,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder to copy the representatives to.")
+    ] = None,
+    n: Annotated[int, typer.Option("-n", min=1, max=200, help="Molecules that must all agree.")] = 20,
+    rmsd: Annotated[float, typer.Option(help="Largest RMSD of them in Å.")] = 0.5,
+    mirror: Annotated[bool, typer.Option(help="Mirror images count as the same.")] = True,
+    energy_window: Annotated[
+        float | None, typer.Option(help="Largest difference of the files' energies in kJ/mol.")
+    ] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one for each core.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Group equal crystals; the lowest in energy (or the first) stands for each group.
 
-    Example: nucleate deduplicate results/aspirin/cif
+    Example: nucleate deduplicate results/aspirin/cif -o distinct
     """
-    from nucleate.pipeline.crystal_files import deduplicate_files
+    from nucleate.metrics.duplicates import DuplicateSettings
+    from nucleate.pipeline.crystal_files import deduplicate_files, write_distinct
 
-    _print_rows(deduplicate_files(files), as_json)
+    settings = DuplicateSettings(
+        n=n, rmsd=rmsd, mirror=mirror, energy_window=energy_window, workers=workers or _cores()
+    )
+    with progress_bar() as tell:
+        rows = deduplicate_files(files, settings, lambda i, m: tell("pairs", i, m, ""))
+    if output is not None:
+        write_distinct(rows, output)
+    if as_json:
+        _print_rows(rows, as_json)
+        return
+    _print_rows([{k: v for k, v in row.items() if k != "criterion"} for row in rows], as_json)
+    clusters = {row["cluster"] for row in rows if "cluster" in row}
+    out.print(f"{len(clusters)} distinct of {len(rows)} files", style="bold")
+    out.print(settings.criterion, style="dim")
+    if output is not None:
+        out.print(f"wrote {output}")
 
 
 @app.command()

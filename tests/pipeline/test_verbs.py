@@ -1,4 +1,4 @@
-"""The verbs on files: generate, relax, rank, deduplicate, match, report."""
+"""The verbs on files: generate, relax, rank, deduplicate, report."""
 
 import math
 import shutil
@@ -12,7 +12,6 @@ from nucleate.errors import EnergyModelError, InputError
 from nucleate.metrics.duplicates import DuplicateSettings
 from nucleate.pipeline.crystal_files import (
     deduplicate_files,
-    match_files,
     rank_files,
     relax_files,
     write_distinct,
@@ -22,7 +21,6 @@ from nucleate.pipeline.relax import RelaxSettings
 from tests.pipeline.conftest import DATA, STAND_INS
 
 BENZOIC = DATA / "cod_7210454.cif"
-UREIDO = DATA / "cod_1100989.cif"
 
 
 @pytest.fixture(scope="module")
@@ -171,18 +169,9 @@ def test_the_lowest_energy_in_the_files_represents(packings: Path, tmp_path: Pat
     assert [r["cluster"] for r in rows[:-1]] == [2, 1, 3, 2]
 
 
-def test_matching_finds_the_same_crystal_alone(packings: Path) -> None:
-    rows = match_files(packings / "0001.cif", [packings, BENZOIC])
-    same = {Path(r["file"]).name: r["same"] for r in rows}
-    assert [name for name, yes in same.items() if yes] == ["0001.cif", "0009.cif"]
-    assert rows[0]["matched"] == rows[0]["of"] == 15
-    assert rows[0]["rmsd_A"] < 1e-3
-    assert match_files(packings / "0001.cif", [packings / "0001.cif"], n=5)[0]["of"] == 5
-
-
 @pytest.mark.parametrize("given", ["missing.cif", "empty"])
 def test_nothing_to_read_is_refused(given: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    for verb in (deduplicate_files, lambda g: rank_files(g, "forcefield"), lambda g: match_files(UREIDO, g)):
+    for verb in (deduplicate_files, lambda g: rank_files(g, "forcefield")):
         with pytest.raises(InputError, match="expected"):
             verb([tmp_path / given])

@@ -39,9 +39,9 @@ LEVELS = (
     0.12,
     0.35,
     1.0,
-)  # of the fingerprint limit: pairs up to the first are compared first, and so on
+)  # of the fingerprint limit; pairs below the first are compared first, and so on
 PARTNERS = 32  # pairs a crystal may bring in before those found so far are compared
-FINGERPRINT_PER_RMSD = 2.5  # 1 of 962 pairs with RMSD_20 < 0.5 Å lay farther apart; benchmarks/deduplicate.py
+FINGERPRINT_PER_RMSD = 2.5  # no pair with RMSD_20 < 0.5 Å of 962 lay farther apart; benchmarks/deduplicate.py
 CLEARLY = 0.5  # of the molecules not found: not a matter of tolerances
 NEAR_COPY = 0.5  # of the RMSD limit
 
@@ -64,11 +64,7 @@ class DuplicateSettings(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def fingerprint_limit(self) -> float:
-        """Å, 2.5 times `rmsd` unless given; for a mean over s equivalent atoms of a molecule 1/√s of that.
-
-        A mean of independent displacements is that much smaller, and small symmetric molecules (HMX, benzene)
-        are told apart only so.
-        """
+        """Å; 2.5 times `rmsd` unless given."""
         return self.fingerprint or FINGERPRINT_PER_RMSD * self.rmsd
 
     @property
@@ -232,14 +228,10 @@ def _block(
     chosen = [found for i in members if (found := prints[i]) is not None]
     log_volume = np.log([found.volume for found in chosen])
     order = np.argsort(log_volume, kind="stable")
-    values = np.stack([_scaled(chosen[k]) for k in order.tolist()])
+    values = np.stack([chosen[k].values.astype(np.float32) for k in order.tolist()])
     columns = np.argsort(-values.var(0), kind="stable")
     index = np.array(members)[order]
     return Block(index, log_volume[order], energy[index], np.ascontiguousarray(values[:, columns]))
-
-
-def _scaled(found: Fingerprint) -> Float[np.ndarray, " numbers"]:
-    return (found.values * np.sqrt(found.averaged)).astype(np.float32)
 
 
 def _count_blocked(count: int, blocks: list[Block], window: float) -> PairCounts:

@@ -15,9 +15,9 @@ then neither), every distance changes by at most 2e, so does the m-th smallest o
 mean. The standard deviation is a seminorm bounded by half the range, so with changes within [-2e, 2e] it
 too changes by at most 2e: the maximum norm of the difference of two fingerprints is at most 2e.
 
-Why by class: on landscapes of 88 to 127 crystals, a limit that keeps all pairs with RMSD_20 below 0.5 Å lets
-0.1 % of all other pairs through for aspirin and target XXII; distances to any atom, whatever its class, let 50
-to 60 % through (benchmarks/deduplicate.py).
+Why by class: on landscapes of aspirin and target XXII, a limit of 1.25 Å keeps all pairs with RMSD_20 below
+0.5 Å and lets 0.1 % of the others through. Distances to any atom, whatever its class, need 0.8 Å for that and
+let half of the others through. Small symmetric molecules are harder: 22 % for HMX (benchmarks/deduplicate.py).
 """
 
 import math
@@ -47,7 +47,6 @@ class Fingerprint:
     chemistry: Chemistry  # molecular graphs without hydrogens and how many in the formula unit
     volume: float  # Å^3 per formula unit
     values: Float[np.ndarray, " numbers"]  # Å
-    averaged: Float[np.ndarray, " numbers"]  # how many atoms of one molecule share each number
 
     def distance(self, other: "Fingerprint") -> float:
         """Maximum norm of the difference (Å). Raises InputError for other chemistry."""
@@ -74,16 +73,14 @@ def fingerprint(crystal: Crystal | HeavyMolecules) -> Fingerprint:
     middles = Bodies.of(molecules, molecules.centroids.numpy(), np.ones(len(kind_of), np.int64))
     count = int(atom_class.max()) + 1
     k = max(1, min(MOST_OF_A_CLASS, NEIGHBOURS // count))
-    near = _nearest(bodies, atom_class, k)
-    shells = _nearest(middles, np.zeros(len(kind_of), np.int64), SHELL)
+    near = nearest_distances(bodies, atom_class, k)
+    shells = nearest_distances(middles, np.zeros(len(kind_of), np.int64), SHELL)
     copies = Counter(molecules.keys)
     units = math.gcd(*copies.values())
-    sharing = np.concatenate([np.bincount(_ranks(key)) for key in kinds]).repeat(count * k)
     return Fingerprint(
         chemistry=tuple((key, copies[key] // units) for key in kinds),
         volume=float(abs(np.linalg.det(bodies.lattice))) / units,
-        values=np.concatenate([*_moments(near, atom_class), _moments(shells, kind_of)[0]]),
-        averaged=np.concatenate([sharing, sharing, np.ones(len(kinds) * SHELL)]),
+        values=np.concatenate([*moments(near, atom_class), moments(shells, kind_of)[0]]),
     )
 
 
@@ -126,7 +123,7 @@ class Bodies:
         return Bodies(points, start, centre, radius, molecules.lattice.numpy())
 
 
-def _nearest(
+def nearest_distances(
     bodies: Bodies, classes: Int[np.ndarray, " points"], k: int
 ) -> Float[np.ndarray, "points classes k"]:
     """Sorted distances (Å) to the k nearest of each class; the sphere grows until every one is full."""
@@ -151,7 +148,7 @@ def _nearest(
     return found
 
 
-def _moments(
+def moments(
     distances: Float[np.ndarray, "points classes k"], group: Int[np.ndarray, " points"]
 ) -> tuple[Float[np.ndarray, " numbers"], Float[np.ndarray, " numbers"]]:
     """Mean and standard deviation over the points of each group."""

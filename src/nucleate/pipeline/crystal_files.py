@@ -1,4 +1,4 @@
-"""The verbs on CIF files: relax, rank, deduplicate, match. Each returns rows of a table.
+"""The verbs on CIF files: relax, rank, deduplicate. Each returns rows of a table.
 
 A file that cannot be read is a row with its reason, never the end of the others.
 """
@@ -17,9 +17,7 @@ from nucleate.crystal.standardise import find_symmetry
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.metrics.duplicates import DuplicateSettings, find_duplicates
-from nucleate.metrics.packing import PackingReference
 from nucleate.pipeline.folders import distinct_names, make_folder
-from nucleate.pipeline.reference import is_same
 from nucleate.pipeline.relax import RelaxSettings, composition_key, energies_per_molecule, relax
 
 Row = dict[str, Any]
@@ -163,24 +161,3 @@ def write_distinct(rows: Sequence[Row], folder: Path) -> list[Path]:
     for path, target in zip(kept, targets):
         write_atomically(target, path.read_bytes())
     return targets
-
-
-def match_files(reference: Path, others: Sequence[Path], n: int = 15) -> list[Row]:
-    """Packing comparison of every crystal with the reference."""
-    prepared = PackingReference(read_crystal(reference), n)
-    paths, crystals, failed = read_all(others)
-    rows: list[Row] = []
-    for path, crystal in zip(paths, crystals):
-        m = prepared.compare(crystal)
-        rows.append(
-            {
-                "file": str(path),
-                "matched": m.n_matched,
-                "of": m.n,
-                "rmsd_A": m.rmsd,
-                "rmsd_1_A": m.rmsd_1,
-                "mirrored": m.mirrored,
-                "same": is_same(m),
-            }
-        )
-    return rows + failed
