@@ -34,12 +34,7 @@ from nucleate.metrics.duplicate_kernels import near_pairs
 from nucleate.metrics.fingerprint import Chemistry, Fingerprint, fingerprint
 from nucleate.metrics.packing_pairs import CANNOT, Outcome, Pair, PairPool, Sameness
 
-LEVELS = (
-    0.04,
-    0.12,
-    0.35,
-    1.0,
-)  # of the fingerprint limit; pairs below the first are compared first, and so on
+LEVELS = (0.04, 0.12, 0.35, 1.0)  # of the fingerprint limit: nearest pairs first
 PARTNERS = 32  # pairs a crystal may bring in before those found so far are compared
 FINGERPRINT_PER_RMSD = 2.5  # no pair with RMSD_20 < 0.5 Å of 962 lay farther apart; benchmarks/deduplicate.py
 CLEARLY = 0.5  # of the molecules not found: not a matter of tolerances
