@@ -2,6 +2,7 @@
 
     python benchmarks/deduplicate.py [--cifs FOLDER] [--landscapes FOLDER] [--structures 10000] [--workers 2]
                                      [--smiles "CC(=O)Oc1ccccc1C(=O)O"] [--limit N] [--most-atoms 400]
+                                     [--parts recall,limits,landscapes,speed]
 
 recall      every crystal of FOLDER (CIF files) with one copy of every kind and size. Those that do not come back in the
             cluster of their crystal are either `beyond` (the packing comparison, asked directly, does not call them the
@@ -333,7 +334,8 @@ def main() -> None:
     )
     parser.add_argument("--cifs", type=Path, help="CIF files for the recall")
     parser.add_argument("--landscapes", type=Path, help="extended XYZ files of three landscapes")
-    parser.add_argument("--structures", type=int, default=10_000, help="for the speed; 0 leaves it out")
+    parser.add_argument("--structures", type=int, default=10_000, help="for the speed")
+    parser.add_argument("--parts", default="recall,limits,landscapes,speed")
     parser.add_argument("--smiles", default="CC(=O)Oc1ccccc1C(=O)O")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--limit", type=int, help="CIF files to read")
@@ -341,12 +343,14 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     settings = DuplicateSettings()
-    if options.cifs:
+    parts = options.parts.split(",")
+    if options.cifs and "recall" in parts:
         recall(readable(options.cifs, options.most_atoms, options.limit), settings)
-    if options.landscapes:
+    if options.landscapes and "limits" in parts:
         limits(options.landscapes, settings)
+    if options.landscapes and "landscapes" in parts:
         show_landscapes(options.landscapes, settings)
-    if options.landscapes and options.structures:
+    if options.landscapes and "speed" in parts:
         crystals, truth = many(options.landscapes, options.smiles, options.structures)
         print(f"\nspeed: {settings.criterion}; {options.workers} workers")
         before, started = cpu_seconds(), time.perf_counter()
