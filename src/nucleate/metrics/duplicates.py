@@ -36,9 +36,7 @@ from nucleate.metrics.packing_pairs import CANNOT, Outcome, Pair, PairPool, Same
 
 LEVELS = (0.04, 0.12, 0.35, 1.0)  # of the fingerprint limit: nearest pairs first
 PARTNERS = 32  # pairs a crystal may bring in before those found so far are compared
-FINGERPRINT_PER_RMSD = (
-    2.5  # none of 1,023 pairs with RMSD_20 < 0.5 Å lay farther apart; benchmarks/deduplicate.py
-)
+FINGERPRINT_PER_RMSD = 2.5  # holds for all of 1,023 pairs with RMSD_20 < 0.5 Å; benchmarks/deduplicate.py
 CLEARLY = 0.5  # of the molecules not found: not a matter of tolerances
 NEAR_COPY = 0.5  # of the RMSD limit
 
