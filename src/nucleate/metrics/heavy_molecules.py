@@ -12,6 +12,7 @@ from torch import Tensor
 
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.graph import canonical
+from nucleate.crystal.molecule import Molecule
 from nucleate.geometry.lattice import niggli_reduce
 
 MAX_AUTOMORPHISMS = 200  # of a heavy-atom graph; where there are more, equivalent atoms pair by distance
@@ -78,6 +79,13 @@ def heavy_graphs(crystal: Crystal) -> list[MolecularGraph]:
 def heavy_keys(crystal: Crystal) -> list[str]:
     """The key of each molecule: equal for equal graphs of heavy atoms (elements and connections, nothing else)."""
     return [graph.key for graph in heavy_graphs(crystal)]
+
+
+def molecule_key(molecule: Molecule) -> str:
+    """The key of a molecule by itself."""
+    numbers, bonds = molecule.numbers.numpy(), molecule.bonds.numpy()
+    kept = numbers > 1 if (numbers > 1).any() else np.ones(len(numbers), dtype=bool)
+    return split_graphs(numbers, np.zeros(len(numbers), dtype=np.int64), kept, bonds)[0].key
 
 
 def split_graphs(

@@ -1,0 +1,192 @@
+"""Rigid-molecule crystals as rows of parquet shards: what generators learn from.
+
+A row is one crystal: the molecules of the asymmetric unit as rigid bodies (`Packings` of one), and where it is from.
+Molecules are SMILES with every hydrogen written, and coordinates follow the order of their atoms.
+
+| column | |
+|---|---|
+| `id`, `source` | `cod` number or number of the synthetic crystal; `cod`, `synthetic`, ... |
+| `key` | the molecules' graphs without hydrogens: crystals with equal keys belong to one split |
+| `smiles` | of each species |
+| `kind` | the species of each body |
+| `local` | body-frame positions of each body (Å), before its handedness |
+| `lattice`, `centroid`, `rotation`, `handedness` | as in `Packings` |
+| `number`, `symbol`, `rotations`, `translations` | the space group in the cell's own setting |
+| `energy` | kJ/mol per formula unit in the built-in force field, conformers included; null where not known |
+| `above` | kJ/mol above the lowest crystal known of the same molecule |
+| `hits` | starts of the search that ended here |
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import torch
+from jaxtyping import Float
+from rdkit import Chem, rdBase
+from torch import Tensor
+
+from nucleate.crystal.molecule import Molecule
+from nucleate.crystal.packing import Packings
+from nucleate.errors import InputError
+from nucleate.files import write_atomically
+from nucleate.geometry.symmetry import SpaceGroup
+from nucleate.metrics.heavy_molecules import molecule_key
+
+SCHEMA = pyarrow.schema(
+    [
+        ("id", pyarrow.string()),
+        ("source", pyarrow.string()),
+        ("key", pyarrow.string()),
+        ("smiles", pyarrow.list_(pyarrow.string())),
+        ("kind", pyarrow.list_(pyarrow.int8())),
+        ("local", pyarrow.list_(pyarrow.list_(pyarrow.float32()))),
+        ("lattice", pyarrow.list_(pyarrow.float64())),
+        ("centroid", pyarrow.list_(pyarrow.float64())),
+        ("rotation", pyarrow.list_(pyarrow.float64())),
+        ("handedness", pyarrow.list_(pyarrow.int8())),
+        ("number", pyarrow.int16()),
+        ("symbol", pyarrow.string()),
+        ("rotations", pyarrow.list_(pyarrow.int8())),
+        ("translations", pyarrow.list_(pyarrow.float64())),
+        ("energy", pyarrow.float64()),
+        ("above", pyarrow.float64()),
+        ("hits", pyarrow.int32()),
+    ]
+)
+
+
+@dataclass(frozen=True, eq=False)
+class PackedCrystal:
+    """One crystal of a data set; `packing` is a batch of one with one conformer a body."""
+
+    packing: Packings
+    id: str
+    source: str
+    energy: float | None = None  # kJ/mol per formula unit
+    above: float | None = None  # kJ/mol above the lowest of the same molecule
+    hits: int = 0
+
+    @property
+    def key(self) -> str:
+        """Names the molecules: equal for equal graphs of heavy atoms, whatever their numbers or stereo."""
+        return ".".join(sorted({molecule_key(m) for m in self.packing.species}))
+
+
+def to_row(crystal: PackedCrystal) -> dict[str, Any]:
+    """A row of plain values. Raises InputError where a molecule's graph does not survive as SMILES."""
+    packing = crystal.packing
+    written = [_smiles_of(molecule) for molecule in packing.species]
+    local = [
+        packing.species[k].conformers[int(packing.conformer[0, m])][list(written[k][1])].flatten().tolist()
+        for m, k in enumerate(packing.kind.tolist())
+    ]
+    return {
+        "id": crystal.id, "source": crystal.source, "key": crystal.key, "smiles": [w[0] for w in written],
+        "kind": packing.kind.tolist(), "local": local, "lattice": packing.lattice[0].flatten().tolist(),
+        "centroid": packing.centroid[0].flatten().tolist(), "rotation": packing.rotation[0].flatten().tolist(),
+        "handedness": packing.handedness[0].tolist(), "number": packing.group.number,
+        "symbol": packing.group.symbol, "rotations": packing.group.rotations.flatten().tolist(),
+        "translations": packing.group.translations.flatten().tolist(), "energy": crystal.energy,
+        "above": crystal.above, "hits": crystal.hits,
+    }  # fmt: skip
+
+
+def from_row(row: dict[str, Any]) -> PackedCrystal:
+    """What `to_row` wrote: atoms in the order of the SMILES, one conformer for each body of a species."""
+    graphs = [_graph_of(text) for text in row["smiles"]]
+    bodies: list[list[list[float]]] = [[] for _ in graphs]
+    conformer = []
+    for kind, local in zip(row["kind"], row["local"]):
+        conformer.append(len(bodies[kind]))
+        bodies[kind].append(local)
+    species = tuple(
+        Molecule(graph, torch.tensor(own, dtype=torch.float64).reshape(len(own), -1, 3))
+        for graph, own in zip(graphs, bodies)
+    )
+
+    def numbers(name: str, *shape: int) -> Float[Tensor, "..."]:
+        return torch.tensor(row[name], dtype=torch.float64).reshape(shape)
+
+    n = len(row["kind"])
+    group = SpaceGroup(
+        row["number"],
+        row["symbol"],
+        torch.tensor(row["rotations"]).reshape(-1, 3, 3),
+        numbers("translations", -1, 3),
+    )
+    packing = Packings(
+        species=species,
+        group=group,
+        kind=torch.tensor(row["kind"]),
+        lattice=numbers("lattice", 1, 3, 3),
+        centroid=numbers("centroid", 1, n, 3),
+        rotation=numbers("rotation", 1, n, 3, 3),
+        handedness=torch.tensor([row["handedness"]]),
+        conformer=torch.tensor([conformer]),
+    )
+    return PackedCrystal(packing, row["id"], row["source"], row["energy"], row["above"], row["hits"])
+
+
+def write_shard(rows: Sequence[dict[str, Any]], path: Path, about: dict[str, Any]) -> None:
+    """One parquet file, whole or not there; `about` (JSON) says what was done to make it."""
+    table = pyarrow.Table.from_pylist(list(rows), schema=SCHEMA)
+    table = table.replace_schema_metadata({"nucleate": json.dumps(about)})
+    sink = pyarrow.BufferOutputStream()
+    pyarrow.parquet.write_table(table, sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())
+
+
+def shards(folder: Path) -> list[Path]:
+    """The parquet files of a data set, in order."""
+    return sorted(folder.glob("*.parquet"))
+
+
+def about_shard(path: Path) -> dict[str, Any]:
+    """What `write_shard` was told. Raises InputError for a file that is no shard."""
+    try:
+        metadata = pyarrow.parquet.read_schema(path).metadata or {}
+        return json.loads(metadata[b"nucleate"])
+    except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
+        raise InputError(
+            f"expected a shard of crystals, got {path} ({error}); remove it", "unreadable"
+        ) from error
+
+
+def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterable[dict[str, Any]]:
+    """Rows of all shards, one after the other. Raises InputError where the folder holds none."""
+    files = shards(folder)
+    if not files:
+        raise InputError(f"expected a data set of crystals (*.parquet), found none in {folder}")
+    for path in files:
+        about_shard(path)
+        table = pyarrow.parquet.read_table(path, columns=list(columns) if columns else None)
+        yield from table.to_pylist()
+
+
+def _smiles_of(molecule: Molecule) -> tuple[str, tuple[int, ...]]:
+    """SMILES with all hydrogens as atoms, and the molecule's atoms in its order."""
+    graph = Chem.Mol(molecule.graph)
+    text = Chem.MolToSmiles(graph, allHsExplicit=True)
+    order = tuple(graph.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"])
+    numbers = [molecule.graph.GetAtomWithIdx(i).GetAtomicNum() for i in order]
+    if [a.GetAtomicNum() for a in _graph_of(text).GetAtoms()] != numbers:
+        raise InputError(f"expected a graph that SMILES can hold, got {text}", reason="no SMILES")
+    return text, order
+
+
+def _graph_of(text: str) -> Chem.Mol:
+    options: Any = Chem.SmilesParserParams()
+    options.removeHs = False
+    with rdBase.BlockLogs():
+        graph = Chem.MolFromSmiles(text, options)
+        if graph is None:  # valences that RDKit has no rule for, as in metal complexes
+            options.sanitize = False
+            graph = Chem.MolFromSmiles(text, options)
+    if graph is None:
+        raise InputError(f"expected SMILES of a molecule, got {text!r}", reason="no SMILES")
+    return graph
