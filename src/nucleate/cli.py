@@ -309,8 +309,12 @@ def match(
         str, typer.Option(help="Criteria: strict15, strict20, strict30, ladder, loose, structurematcher.")
     ] = "strict15",
     n: Annotated[int | None, typer.Option("-n", min=1, max=200, help="A cluster size of your own.")] = None,
-    distance: Annotated[float, typer.Option(help="Relative tolerance of your own, with -n.")] = 0.2,
-    angle: Annotated[float, typer.Option(help="Tolerance in degrees of your own, with -n.")] = 20.0,
+    distance: Annotated[
+        float | None, typer.Option(help="Relative tolerance of your own, with -n.  [default: 0.2]")
+    ] = None,
+    angle: Annotated[
+        float | None, typer.Option(help="Tolerance in degrees of your own, with -n.  [default: 20]")
+    ] = None,
     mirror: Annotated[bool, typer.Option(help="Mirror images count as the same.")] = True,
     heavy: Annotated[bool, typer.Option("--heavy", help="StructureMatcher without hydrogens.")] = False,
     time_limit: Annotated[float, typer.Option(help="Seconds for a pair in StructureMatcher.")] = 30.0,
@@ -323,15 +327,23 @@ def match(
     """
     from dataclasses import replace
 
-    from nucleate.metrics.criteria import criterion
+    from nucleate.metrics.criteria import CRITERIA, criterion
     from nucleate.metrics.structure_matcher import settings_named
     from nucleate.pipeline.match import match_files, own_criterion
 
     names = _names(preset)
     matcher = "structurematcher" in names
+    if not names:
+        raise InputError(f"expected some of {', '.join(CRITERIA)}, structurematcher; got none")
+    if matcher and not mirror:
+        raise InputError("expected --mirror with structurematcher, which takes mirror images for the same")
+    if n is None and (distance is not None or angle is not None):
+        raise InputError("expected -n beside --distance and --angle; a preset has tolerances of its own")
+    if n is not None and names != ("strict15",):
+        raise InputError(f"expected -n or --preset, got both: -n {n} and {preset}")
     criteria = [criterion(name) for name in names if name != "structurematcher"]
     if n is not None:
-        criteria = [own_criterion(n, distance, angle)]
+        criteria = [own_criterion(n, 0.2 if distance is None else distance, 20.0 if angle is None else angle)]
     criteria = [replace(c, mirror=mirror) for c in criteria]
     settings = settings_named("molcrystalflow", **({"heavy": True} if heavy else {})) if matcher else None
     rows = match_files(reference, others, criteria, settings, time_limit, workers)

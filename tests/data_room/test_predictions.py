@@ -483,6 +483,8 @@ def test_asked_for_counts_failures_and_what_was_requested(references: dict[str, 
     part = asked_for(assigned.samples[TARGETS[0]][:2], asked)
     assert part.number == 2
     assert asked_for([], asked).number == 0
+    nothing = count_asked(FOLDER / "clari", [s for s in samples if s.target == TARGETS[0]])[TARGETS[1]]
+    assert (nothing.number, nothing.listed, nothing.undelivered) == (4, 0, 4)  # a request without any answer
 
 
 # ------------------------------------------------------------------ garbage

@@ -17,6 +17,7 @@ def row(
         "name": f"{target}{index}",
         "energy": energy, "failure": failure, "periodic": True, "volume_error": None,
         "density_error": None, "clash": None if failure else False, "distinct": None if failure else True,
+        "unanswered": 0,
         "x": same, "x_matched": None, "x_of": None, "x_rmsd_A": rmsd,
     }  # fmt: skip
     return made | more

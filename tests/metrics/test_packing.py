@@ -6,14 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from disguises import disguised, noisy, repeated, seeded, turned_in_place, without_hydrogens
+from disguises import disguised, moved, noisy, repeated, seeded, turned_in_place, without_hydrogens
 
 from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.crystal import Crystal
 from nucleate.geometry.lattice import image_shifts
 from nucleate.geometry.so3 import random_rotation
+from nucleate.metrics.control import random_poses
 from nucleate.metrics.heavy_molecules import HeavyMolecules
 from nucleate.metrics.packing import PackingReference, compare_packing
+from nucleate.metrics.packing_starts import _without_translations
 
 DATA = Path(__file__).parent / "data"
 FILES = ["2100840", "2205937", "2008185", "7121743", "2014129"]
@@ -219,3 +221,32 @@ def test_clusters_of_any_size(name, n):
 def test_tolerances_out_of_range_are_refused(bad):
     with pytest.raises(ValueError, match="expected n >= 1"):
         compare_packing(crystal("2205937"), crystal("2205937"), **bad)
+
+
+@every_crystal
+def test_a_supercell_adds_nothing_to_a_comparison(name):
+    """Not even where the packings differ and only some motion fits in part."""
+    reference = PackingReference(crystal(name), 20, 0.25, 25.0)
+    for other in random_poses(crystal(name), 3, seeded(1)):
+        alone, much = (reference.compare(c) for c in (other, repeated(other, (3, 2, 2))))
+        assert much.n_matched == alone.n_matched
+        assert much.rmsd == pytest.approx(alone.rmsd, abs=1e-4)
+
+
+def test_a_linear_molecule_is_laid_the_best_way_within_wide_tolerances():
+    """Acetylene: 75 degrees let nearly every way pass to turn it."""
+    reference = PackingReference(crystal("2100840"), 15, 0.5, 75.0)
+    found = [reference.compare(disguised(crystal("2100840"), seed)).rmsd for seed in range(4)]
+    slightly = noisy(crystal("2100840"), 0.05)
+    found += [reference.compare(c).rmsd - 0.09 for c in (slightly, repeated(slightly, (3, 3, 2)))]
+    assert max(found) < 0.01
+
+
+def test_translations_that_only_molecules_have_are_none():
+    """Two molecules of one orientation, one of which is bent elsewhere, are two places to start from."""
+    c = repeated(crystal("7121743"), (2, 1, 1))
+    whole = HeavyMolecules.of(c)
+    where = torch.arange(c.n_molecules)
+    assert len(_without_translations(whole, where)) == c.n_molecules // 2
+    shifted = moved(c, c.positions.double() + 0.3 * (c.molecule == 1)[:, None])
+    assert len(_without_translations(HeavyMolecules.of(shifted), where)) == c.n_molecules

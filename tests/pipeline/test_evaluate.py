@@ -5,15 +5,18 @@ import shutil
 from pathlib import Path
 
 import pyarrow
+import pyarrow.compute
 import pyarrow.parquet
 import pytest
 import torch
 
 from nucleate.crystal.io import read_crystal, write_cif
+from nucleate.data.predictions import Sample
 from nucleate.errors import InputError
 from nucleate.metrics.control import random_poses
 from nucleate.metrics.criteria import criterion
-from nucleate.pipeline.evaluate import EvaluateSettings, evaluate
+from nucleate.metrics.structure_matcher import settings_named
+from nucleate.pipeline.evaluate import EvaluateSettings, _controls, _row, evaluate
 from nucleate.pipeline.match import match_files, own_criterion
 from tests.pipeline.conftest import DATA
 
@@ -150,7 +153,61 @@ def test_no_controls_is_possible(predictions, references):
     assert str(found.control.clash) == "0/0"
 
 
+def test_a_target_that_was_requested_and_never_came_was_asked_for(references, tmp_path):
+    folder = shutil.copytree(DATA / "predictions" / "clari", tmp_path / "clari")
+    known = tmp_path / "known"
+    known.mkdir()
+    for path in (BENZOIC, UREIDO):
+        shutil.copy(path, known / path.name.removeprefix("cod_"))
+    table = pyarrow.parquet.read_table(folder / "predictions.parquet")
+    pyarrow.parquet.write_table(
+        table.filter(pyarrow.compute.equal(table["id"], "1100989")), folder / "predictions.parquet"
+    )
+    found = evaluate(folder, known, QUICK)
+    assert found.predictions.asked == 8
+    assert found.predictions.failures["not delivered"] == 5  # one of 1100989, all four of 7210454
+
+
+def test_polymorphs_take_turns_among_the_controls():
+    first = read_crystal(BENZOIC)
+    second = first.replace(lattice=first.lattice * 1.5)
+    drawn = _controls("x", [first, second], 5, 0)
+    assert [c.crystal.volume > 2 * first.volume for c in drawn] == [False, True, False, True, False]
+
+
+def test_what_a_reader_calls_a_clash_is_one():
+    rows = [
+        _row("x", "prediction", 0, Sample("x", 0, "a", None, failure=failure), [], [], QUICK)
+        for failure in ("clash: two atoms at one place", "unreadable: no CIF")
+    ]
+    assert [r["clash"] for r in rows] == [True, None]
+
+
+def test_pairs_without_an_answer_are_told():
+    pytest.importorskip("pymatgen")
+    settings = EvaluateSettings(criteria=("structurematcher",), controls=1, time_limit=1e-6)
+    found = evaluate(BENZOIC, BENZOIC, settings)
+    assert found.predictions.scores["structurematcher-1.2"].samples.hits == 0
+    assert any("1 pairs of predictions and 1 of controls got no answer" in w for w in found.warnings)
+
+
+def test_an_evaluation_in_the_folder_is_no_prediction(tmp_path):
+    shutil.copy(BENZOIC, tmp_path)
+    asked = [
+        evaluate(tmp_path, BENZOIC, QUICK, tmp_path / "evaluation.parquet").predictions.asked for _ in "12"
+    ]
+    assert asked == [1, 1]
+
+
 # ---------------------------------------------------------------- match
+
+
+def test_structurematcher_says_what_a_cluster_lacks():
+    pytest.importorskip("pymatgen")
+    rows = match_files(UREIDO, [DATA / "predictions" / "oxtal"], [], settings_named("molcrystalflow"))
+    assert {r["reason"] for r in rows if r["criterion"].startswith("structurematcher")} == {
+        "a cluster without a cell"
+    }
 
 
 def test_matching_finds_the_same_crystal_alone(predictions):

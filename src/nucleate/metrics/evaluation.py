@@ -9,7 +9,8 @@ A row is one sample that was asked for, or one sample of the random control:
 | `index`, `order` | place in the file, and by energy where the file has energies (0 is first) |
 | `name`, `energy`, `failure` | as given; `failure` says why there is no crystal |
 | `volume_error`, `density_error` | relative to the reference, per formula unit; null for failures and clusters |
-| `clash` | molecules run into each other; null for failures |
+| `clash` | molecules run into each other, or the reader found so (failure `clash`); null for other failures |
+| `unanswered` | forms of the target on which StructureMatcher timed out or crashed: no match |
 | `periodic` | false for a cluster without a cell |
 | `distinct` | false where an earlier sample of the target is the same crystal; null for failures and clusters |
 | `NAME`, `NAME_matched`, `NAME_of`, `NAME_rmsd_A` | the same as the reference by criterion NAME? molecules, RMSD |

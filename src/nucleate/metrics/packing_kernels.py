@@ -42,8 +42,9 @@ def search(cluster, crystal, graphs, tolerances, rotations, translations, hands,
         tolerances,
         rotations,
         translations,
+        hands,
         centres,
-        (molecule, shift, allowed, ok, target),
+        (molecule, shift, allowed, ok, target, fit, place),
     )
     best_count, best_rmsd, best_start, best_alone = 0, np.inf, -1, np.inf
     best_R, best_t = np.eye(3), np.zeros(3)
@@ -69,11 +70,15 @@ def search(cluster, crystal, graphs, tolerances, rotations, translations, hands,
 
 
 @compiled
-def _most_promising(cluster, crystal, graphs, tolerances, rotations, translations, centres, work):
-    """Numbers of the starts that match most: all of them by centroids, the best of those atom by atom."""
-    _, sizes, _, kinds = cluster
+def _most_promising(cluster, crystal, graphs, tolerances, rotations, translations, hands, centres, work):
+    """Numbers of the starts that match most: all of them by centroids, the best of those atom by atom.
+
+    Of those that match equally many the smaller RMSD comes first: wide tolerances let all ways pass to turn a
+    small molecule.
+    """
+    positions, sizes, _, kinds = cluster
     _, first, _ = graphs
-    molecule, shift, allowed, ok, target = work
+    molecule, shift, allowed, ok, target, fit, spot = work
     score = np.empty(len(centres))
     for s in range(len(centres)):
         score[s] = _assign(
@@ -91,9 +96,9 @@ def _most_promising(cluster, crystal, graphs, tolerances, rotations, translation
             cluster, crystal, tolerances, rotations[s], translations[s], centres[s], molecule, shift, allowed
         )
         _lay(cluster, crystal, graphs, rotations[s], molecule, shift, allowed, target)
-        score[place] += 100 * _judge(
-            cluster, crystal, tolerances, rotations[s], molecule, shift, allowed, target, ok
-        )
+        count = _judge(cluster, crystal, tolerances, rotations[s], molecule, shift, allowed, target, ok)
+        rmsd = _superpose(positions, sizes, target, ok, hands[s], fit, spot)
+        score[place] += 100 * count - 0.1 * rmsd
     return order[np.argsort(-score, kind="mergesort")][:REFINED]
 
 

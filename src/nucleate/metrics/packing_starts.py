@@ -3,9 +3,13 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from nucleate.geometry.so3 import kabsch
@@ -14,6 +18,7 @@ from nucleate.metrics.coordination import Cluster, images_within
 from nucleate.metrics.heavy_molecules import HeavyMolecules, automorphisms, classes_of
 
 MAX_STARTS = 256  # that put the centre on its kind, the best fits
+ONE_SITE = 0.01  # Å: atoms as near as this under a translation of the crystal are equivalent
 SPARE_RMSD = 0.5  # Å: how much worse than the best a fit of the central molecules may be and still be tried
 COLLINEAR = 0.3  # Å: a centre thinner than this (root of the second moment) does not fix a rotation
 
@@ -46,6 +51,7 @@ def find_starts(cluster: Cluster, molecules: HeavyMolecules, tolerances: Toleran
     key = cluster.keys[0]
     hands = torch.tensor([1.0, -1.0] if tolerances.mirror else [1.0], dtype=torch.float64)
     where = torch.tensor([i for i, other in enumerate(molecules.keys) if other == key], dtype=torch.long)
+    where = _without_translations(molecules, where)
     own = cluster.positions[0, : len(classes_of(key))]
     thickness = torch.linalg.svdvals(own - own.mean(0)) / len(own) ** 0.5
     if len(cluster.keys) > 2 and (len(own) < 3 or thickness[1] < COLLINEAR):
@@ -64,6 +70,33 @@ def find_starts(cluster: Cluster, molecules: HeavyMolecules, tolerances: Toleran
         torch.from_numpy, packing_kernels.fit_maps(*arrays, MAX_STARTS, SPARE_RMSD)
     )
     return Motions(rotation, translation, hand, where[place])
+
+
+def _without_translations(molecules: HeavyMolecules, where: Int[Tensor, " all"]) -> Int[Tensor, " places"]:
+    """One of those molecules that translations of the crystal carry into each other: a supercell adds no starts."""
+    own = molecules.present[where[0]] > 0
+    arms = (molecules.positions[where] - molecules.centroids[where, None])[:, own]
+    alike = torch.cdist(arms, arms[:1]).amin(2).amax(1) < ONE_SITE  # whatever the order of equivalent atoms
+    if int(alike.sum()) < 2:
+        return where
+    lattice, (owner, place) = molecules.lattice, torch.nonzero(molecules.present, as_tuple=True)
+    frac = molecules.positions[owner, place] @ torch.linalg.inv(lattice)
+    labels = [(key, number) for key in molecules.keys for number in classes_of(key).tolist()]
+    kinds = torch.from_numpy(np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1))
+    tree = cKDTree(frac % 1 % 1, boxsize=1)  # the second: rounding may give exactly 1
+    first, orbit, m = int(where[0]), np.arange(len(molecules.keys)), len(molecules.keys)
+    pairs = np.zeros((2, 0), np.int64)
+    for other in where[alike][1:].tolist():
+        if orbit[other] == orbit[first]:
+            continue
+        moved = frac + (molecules.centroids[other] - molecules.centroids[first]) @ torch.linalg.inv(lattice)
+        image = torch.from_numpy(tree.query(moved % 1 % 1)[1])
+        gap = moved - frac[image]
+        near = ((gap - gap.round()) @ lattice).norm(dim=1) < ONE_SITE
+        if (near & (kinds[image] == kinds)).all():
+            pairs = np.concatenate([pairs, torch.stack([owner, owner[image]]).numpy()], 1)
+            orbit = connected_components(coo_array((np.ones(pairs.shape[1]), pairs), shape=(m, m)), False)[1]
+    return where[np.sort(np.unique(orbit[where], return_index=True)[1])]
 
 
 def _paired_by_distance(

@@ -41,6 +41,7 @@ from nucleate.metrics.evaluation import Row, Scores, in_order, summarise
 from nucleate.metrics.heavy_molecules import HeavyMolecules
 from nucleate.metrics.structure_matcher import PRESETS, StructureMatching, settings_named
 from nucleate.metrics.volume import VolumeError, volume_error
+from nucleate.pipeline.folders import make_folder
 
 MATCHER = "structurematcher"
 PREDICTION, CONTROL = "prediction", "control"
@@ -64,6 +65,8 @@ class EvaluateSettings(BaseModel, frozen=True, extra="forbid"):
     @field_validator("criteria")
     @classmethod
     def _known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError(f"expected at least one of {', '.join((*CRITERIA, MATCHER))}")
         for name in names:
             if name not in (*CRITERIA, MATCHER):
                 raise ValueError(f"expected names among {', '.join((*CRITERIA, MATCHER))}")
@@ -139,6 +142,8 @@ def evaluate(
     resume that was made with other settings.
     """
     tell = progress or (lambda *_: None)
+    if output is not None:
+        _check_output(output, predictions, references)
     known = read_references(references)
     samples = read_predictions(predictions, format=settings.format, molecules=molecules_of(known))
     asked = count_asked(predictions, samples)
@@ -173,15 +178,31 @@ def evaluate(
         settings=settings,
         pending=pending,
         unassigned=len(assignment.unassigned),
-        warnings=assignment.warnings,
+        warnings=assignment.warnings + _unanswered(rows, settings),
     )
+
+
+def _unanswered(rows: Sequence[Row], settings: EvaluateSettings) -> list[str]:
+    """What StructureMatcher did not finish, in words."""
+    pairs = dict.fromkeys((PREDICTION, CONTROL), 0)
+    for row in rows:
+        pairs[row["source"]] += row["unanswered"]
+    if not any(pairs.values()):
+        return []
+    return [
+        f"{pairs[PREDICTION]} pairs of predictions and {pairs[CONTROL]} of controls got no answer of StructureMatcher "
+        f"(more than {settings.time_limit:g} s, or a crash): they count as no match"
+    ]
 
 
 def _undelivered(target: str, samples: Sequence[Sample], asked: dict[str | None, Asked]) -> list[Sample]:
     """Samples that were requested and that no file holds: failures, one each."""
-    if not samples or not all(s.target in asked for s in samples):  # told apart by turn
+    if not all(s.target in asked for s in samples):  # told apart by turn
         return []
-    missing = asked_for(samples, asked).undelivered
+    if samples:
+        missing = asked_for(samples, asked).undelivered
+    else:  # nothing came; the request may still name the target
+        missing = sum(a.undelivered for t, a in asked.items() if t and t.lower() == target.lower())
     reason = "not delivered: requested, and in no file"
     return [Sample(target, len(samples) + k, "", None, failure=reason) for k in range(missing)]
 
@@ -227,7 +248,8 @@ def _controls(target: str, references: Sequence[Crystal], count: int, seed: int)
     """Random poses in the noisy cell of each form in turn. A target's draw does not depend on the others."""
     generator = torch.Generator().manual_seed(zlib.crc32(target.encode()) ^ seed)
     share = [len(range(i, count, len(references))) for i in range(len(references))]
-    drawn = [c for form, n in zip(references, share) if n for c in random_poses(form, n, generator)]
+    pools = [iter(random_poses(form, n, generator) if n else []) for form, n in zip(references, share)]
+    drawn = [next(pools[i % len(pools)]) for i in range(count)]
     return [Sample(target, i, f"control {i + 1}", crystal) for i, crystal in enumerate(drawn)]
 
 
@@ -243,12 +265,12 @@ def _row(
     row: Row = {
         "target": target, "source": source, "index": index, "order": index, "name": sample.name,
         "energy": sample.energy, "failure": sample.failure, "periodic": sample.periodic, "volume_error": None,
-        "density_error": None, "clash": None, "distinct": None,
+        "density_error": None, "clash": None, "distinct": None, "unanswered": 0,
     }  # fmt: skip
     for name in settings.names:
         row |= {name: False, f"{name}_matched": None, f"{name}_of": None, f"{name}_rmsd_A": None}
-    if sample.crystal is None:
-        return row
+    if sample.crystal is None:  # a reader that found atoms on each other has judged them
+        return row | {"clash": True if sample.failure_kind == "clash" else None}
     try:
         molecules = HeavyMolecules.of(sample.crystal)
         row["clash"] = has_clash(sample.crystal)
@@ -291,6 +313,7 @@ def _add_matcher(
     answers = matching.compare([(form, crystal) for _, crystal in chosen for form in references])
     for k, (i, _) in enumerate(chosen):
         own = answers[k * len(references) : (k + 1) * len(references)]
+        rows[i]["unanswered"] = sum(a.outcome in ("timeout", "failed") for a in own)
         for stol, name in settings.matcher_names.items():
             at = own[0].settings.stols.index(stol)
             hits = [a.angstrom_at[at] for a in own if a.matched[stol]]
@@ -315,6 +338,14 @@ def _add_duplicates(rows: list[Row], samples: Sequence[Sample]) -> None:
 # ---------------------------------------------------------------- the file of rows
 
 
+def _check_output(output: Path, predictions: Path, references: Path) -> None:
+    """Refuse before anything is judged what could not be written after it, or would be written over an input."""
+    make_folder(output.parent)
+    if output.is_dir() or output.resolve() in (predictions.resolve(), references.resolve()):
+        what = "a folder" if output.is_dir() else "one of the files to read"
+        raise InputError(f"expected a file to write to, got {output}, which is {what}; choose another -o")
+
+
 def _write(rows: list[Row], origin: dict[str, Any], path: Path) -> None:
     table = pyarrow.Table.from_pylist(rows, schema=_schema(rows[0]))
     table = table.replace_schema_metadata({"nucleate": json.dumps(origin)})
@@ -326,7 +357,10 @@ def _write(rows: list[Row], origin: dict[str, Any], path: Path) -> None:
 def _schema(row: Row) -> pyarrow.Schema:
     """Types by name: a column of nulls alone would have none."""
     kinds = {"target": pyarrow.string(), "source": pyarrow.string(), "name": pyarrow.string()}
-    kinds |= {"failure": pyarrow.string(), "index": pyarrow.int64(), "order": pyarrow.int64()}
+    kinds |= {
+        "failure": pyarrow.string(),
+        **{name: pyarrow.int64() for name in ("index", "order", "unanswered")},
+    }
     kinds |= {name: pyarrow.bool_() for name in ("periodic", "clash", "distinct")}
     for name in row:
         if name.endswith(("_matched", "_of")):

@@ -54,10 +54,15 @@ def match_files(
         rows += [_row(label, judge.judge(sample.crystal, compared)) for judge in judges]
     if matcher is not None:
         with StructureMatching(matcher, workers, time_limit) as matching:
-            read = [(_label(path, s), s.crystal) for path, s in samples if s.crystal is not None]
+            read = [
+                (_label(path, s), s.crystal) for path, s in samples if s.crystal is not None and s.periodic
+            ]
             answers = matching.compare([(known, crystal) for _, crystal in read])
         for (label, _), answer in zip(read, answers):
             rows += _matcher_rows(label, answer)
+        for path, sample in samples:
+            if sample.crystal is not None and not sample.periodic:
+                rows.append(_nothing(_label(path, sample), "structurematcher", "a cluster without a cell"))
     return rows
 
 
@@ -93,11 +98,11 @@ def _row(label: str, verdict: Verdict) -> Row:
 
 def _matcher_rows(label: str, answer: StructureMatch) -> list[Row]:
     """One row for each stol, smallest first; molecules are not known to StructureMatcher."""
-    rows = []
+    rows, suffix = [], " heavy" if answer.settings.heavy else ""
     for stol, rms, angstrom in sorted(zip(answer.settings.stols, answer.rms_at, answer.angstrom_at)):
         same = not math.isnan(rms)
         reason = "" if same else answer.reason or "no match at this stol"
         rows.append(
-            _nothing(label, f"structurematcher-{stol:g}", reason) | {"same": same, "rmsd_A": angstrom}
+            _nothing(label, f"structurematcher-{stol:g}{suffix}", reason) | {"same": same, "rmsd_A": angstrom}
         )
     return rows

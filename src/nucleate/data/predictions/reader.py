@@ -102,7 +102,7 @@ def count_asked(path: str | Path, samples: Sequence[Sample]) -> dict[str | None,
     """For each target of the samples how many were asked for.
 
     nucleate's own folders: the starts of the search (run.json); Clari's: the samples requested (config.json); else
-    the samples themselves, failures included.
+    the samples themselves, failures included. A target that was requested and of which nothing came is there too.
     """
     said: dict[str | None, tuple[object, str]] = {}
     for source, label in _sources(Path(path)):
@@ -118,6 +118,7 @@ def count_asked(path: str | Path, samples: Sequence[Sample]) -> dict[str | None,
                 number = request.get("n_samples", request.get("samples"))
                 said[str(request.get("id"))] = number, "samples requested (config.json, requests)"
     listed = Counter(s.target for s in samples)
+    listed.update(dict.fromkeys(said, 0))
     return {target: _asked(number, *said.get(target, (None, ""))) for target, number in listed.items()}
 
 
@@ -213,11 +214,12 @@ def _only_stage(folder: Path) -> Path:
 
 
 def _chosen(files: list[Path]) -> list[Path]:
-    """Not a list run's table, nor MolCrystalFlow's truth and partial files, nor OXtal's second copies."""
+    """Without tables (of a list run, of an evaluation), MolCrystalFlow's truth and parts, OXtal's second copies."""
     predicted = [p for p in files if p.name.startswith("pred_") and p.suffix == ".xyz"]
     combined = [p for p in predicted if p.name == "pred_combined.xyz"]
     kept = combined or predicted or files
-    return [p for p in kept if p.name != "summary.parquet" and not p.stem.endswith("_wounresol")]
+    tables = ("summary.parquet", "evaluation.parquet")
+    return [p for p in kept if p.name not in tables and not p.stem.endswith("_wounresol")]
 
 
 def _natural(path: Path) -> tuple[object, ...]:
