@@ -249,6 +249,7 @@ def test_folders_that_cannot_be_written(
         (("relax", str(URO), "--energy", "nonsense"), "energy model"),
         (("rank", str(URO), str(DATA / "cod_7210454.cif")), "one composition"),
         (("deduplicate", "."), "expected CIF files, found none"),
+        (("deduplicate", str(URO), "--workers", "0"), "--workers"),
         (("match", "missing.cif", str(URO)), "missing.cif"),
         (("match", str(URO), str(URO), "-n", "0"), "-n"),
         (("match", str(URO), str(URO), "--preset", "nonsense"), "strict15"),
@@ -419,3 +420,12 @@ def test_a_budget_is_kept(program: Program, tmp_path: Path) -> None:
     assert code == 0
     assert about["stopped"] == "time"
     assert 0 < about["counts"]["asked"] < 100000
+
+
+def test_a_failure_stands_in_its_own_column(program: Program, tmp_path: Path) -> None:
+    (tmp_path / "z.cif").write_text("data_nothing\n")
+    code, out, _ = program("deduplicate", URO, "z.cif")
+    assert code == 0
+    failed = next(line for line in out.splitlines() if line.startswith("z.cif"))
+    head = next(line for line in out.splitlines() if line.startswith("file"))
+    assert failed.index("expected") >= head.index("failure")

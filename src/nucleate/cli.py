@@ -284,7 +284,11 @@ def deduplicate(
     from nucleate.pipeline.crystal_files import deduplicate_files, write_distinct
 
     settings = DuplicateSettings(
-        n=n, rmsd=rmsd, mirror=mirror, energy_window=energy_window, workers=workers or _cores()
+        n=n,
+        rmsd=rmsd,
+        mirror=mirror,
+        energy_window=energy_window,
+        workers=_cores() if workers is None else workers,
     )
     with progress_bar() as tell:
         rows = deduplicate_files(files, settings, lambda i, m: tell("pairs", i, m, ""))
@@ -600,9 +604,10 @@ def _print_rows(rows: list[dict[str, Any]], as_json: bool, last: str = "") -> No
         print(json.dumps([{k: _finite(v) for k, v in row.items()} for row in rows]))
         return
     if rows:
-        table = Table(*rows[0], box=None, pad_edge=False)
+        names = list(dict.fromkeys(name for row in rows for name in row))  # a failure has few of them
+        table = Table(*names, box=None, pad_edge=False)
         for row in rows:
-            table.add_row(*(_short(v) for v in row.values()))
+            table.add_row(*(_short(row.get(name)) for name in names))
         out.print(table)
     if last:
         out.print(last)

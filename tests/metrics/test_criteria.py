@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from disguises import disguised, noisy, turned_in_place
+from disguises import disguised, moved, noisy, turned_in_place
 
 from nucleate.crystal.cif_read import read_crystal
 from nucleate.errors import InputError
@@ -107,3 +107,12 @@ def test_a_verdict_is_ordered_by_what_was_reached():
 def test_an_unknown_name_is_refused():
     with pytest.raises(InputError, match="strict15"):
         criterion("rmsd20")
+
+
+def test_a_packing_without_a_start_is_not_called_other_molecules():
+    """Acetylene twice as far apart: no two neighbours fix how to lay the linear molecule."""
+    near = crystal("2100840")
+    far = moved(near.replace(lattice=2 * near.lattice), near.positions.double())
+    centres = (near.centroids.double() @ near.lattice.double())[near.molecule]
+    far = moved(far, near.positions.double() + centres)
+    assert Judge(criterion("strict15"), [near]).judge(far).reason == "no neighbours as in the reference"

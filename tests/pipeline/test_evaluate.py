@@ -231,6 +231,14 @@ def test_a_criterion_of_ones_own(predictions):
         own_criterion(5, 10.0, 10.0)
 
 
+def test_one_bad_file_does_not_end_the_others(tmp_path):
+    junk = tmp_path / "junk.txt"
+    junk.write_text("hello")
+    rows = match_files(BENZOIC, [junk, BENZOIC], [criterion("strict15")])
+    assert [r["same"] for r in rows] == [False, True]
+    assert "none of them" in rows[0]["reason"]
+
+
 @pytest.mark.parametrize("given", ["missing.cif", "empty"])
 def test_nothing_to_match_is_refused(given, tmp_path):
     (tmp_path / "empty").mkdir()

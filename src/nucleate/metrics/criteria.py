@@ -120,6 +120,9 @@ class Judge:
         for reference in ladder:
             match = reference.compare(molecules)
             if reason := self._objection(match):
+                centres = {cluster.keys[0] for cluster in reference.clusters}
+                if match.n_matched == 0 and not centres.isdisjoint(molecules.keys):
+                    reason = "no neighbours as in the reference"
                 break
             climbed += 1
         if not reason and self.criterion.no_clash and overlaps(other):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from nucleate.crystal.io import read_crystal
+from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import species_from_crystal
 from nucleate.data.predictions import Sample, read_predictions
 from nucleate.errors import InputError
@@ -40,7 +41,7 @@ def match_files(
     """
     known = read_crystal(reference)
     molecules = species_from_crystal(known)
-    samples = [(path, sample) for path in others for sample in read_predictions(path, molecules=molecules)]
+    samples = [(path, sample) for path in others for sample in _read(path, molecules)]
     if all(sample.crystal is None for _, sample in samples):
         raise InputError(f"expected at least one readable crystal; {samples[0][1].failure}")
     judges = [Judge(criterion, [known]) for criterion in criteria]
@@ -64,6 +65,16 @@ def match_files(
             if sample.crystal is not None and not sample.periodic:
                 rows.append(_nothing(_label(path, sample), "structurematcher", "a cluster without a cell"))
     return rows
+
+
+def _read(path: Path, molecules: Sequence[Molecule]) -> list[Sample]:
+    """Samples of a path; one failure for a file that is none, so that it does not end the others."""
+    try:
+        return read_predictions(path, molecules=molecules)
+    except InputError as error:
+        if not path.exists():
+            raise
+        return [Sample(None, 0, path.stem, None, failure=f"{error.reason}: {error}")]
 
 
 def _label(path: Path, sample: Sample) -> str:
