@@ -4,8 +4,6 @@ Eleven come from the graph (RDKit) and seven from the conformer. A value that ca
 published code wrote 0.
 """
 
-from collections.abc import Mapping
-
 import torch
 from jaxtyping import Float
 from rdkit import Chem, rdBase
@@ -52,7 +50,7 @@ def molecule_features(molecule: Molecule) -> Float[Tensor, "conformers features"
     return torch.cat([row.expand(len(shape), -1), shape], 1)
 
 
-def graph_features(molecule: Molecule) -> Mapping[str, float]:
+def graph_features(molecule: Molecule) -> dict[str, float]:
     """`GRAPH_FEATURES` by name."""
     with rdBase.BlockLogs():
         try:
@@ -60,15 +58,15 @@ def graph_features(molecule: Molecule) -> Mapping[str, float]:
             bare = Chem.RemoveHs(molecule.graph)
         except Chem.MolSanitizeException as error:
             raise InputError(
-                f"expected a molecule with ordinary valences, got {molecule!r} ({error}); its features cannot be "
-                "computed, so leave it out and count it",
+                f"expected a molecule with ordinary valences, got {molecule.name or molecule.smiles} ({error}); "
+                "its features cannot be computed, so leave it out and count it",
                 reason="no features",
             ) from error
-    return {
+    values = {
         "num_atoms": len(molecule),
         "num_heavy_atoms": bare.GetNumHeavyAtoms(),
         "molecular_weight": molecule.mass,
-        "is_chiral": float(molecule.is_chiral),
+        "is_chiral": molecule.is_chiral,
         "num_hbd": rdMolDescriptors.CalcNumHBD(bare),
         "num_hba": rdMolDescriptors.CalcNumHBA(bare),
         "num_rotatable_bonds": rdMolDescriptors.CalcNumRotatableBonds(bare),
@@ -77,6 +75,7 @@ def graph_features(molecule: Molecule) -> Mapping[str, float]:
         "logp": _logp(bare),
         "tpsa": rdMolDescriptors.CalcTPSA(bare),
     }
+    return {name: float(value) for name, value in values.items()}
 
 
 def shape_features(
