@@ -4,7 +4,9 @@ CIF lives in `cif_read` and `cif_write`; `read_crystal`, `write_cif` and `cif_te
 """
 
 import csv
+import gzip
 import re
+import zlib
 from collections.abc import Iterable
 from io import StringIO
 from math import gcd
@@ -74,19 +76,21 @@ def read_stoichiometry(source: str | Path) -> list[tuple[Molecule, int]]:
 
 def read_molecule_list(path: str | Path) -> list[tuple[str, str | InputError]]:
     """Names and SMILES of a .smi (`SMILES name`) or .csv file (columns `smiles` and, if there, `name` or
-    `id`).
+    `id`), plain or gzipped.
 
     A SMILES that does not parse is given back as its InputError in place, so that a summary counts it.
     Empty lines and lines that start with # are skipped; molecules without a name get their number.
     """
     path = Path(path)
+    packed = path.suffix.lower() == ".gz"
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace")
-    except OSError as error:
-        raise InputError(
-            f"expected a readable list, got {path} ({error.strerror}); check the path"
-        ) from error
-    rows = _csv_rows(text, path) if path.suffix.lower() == ".csv" else _smi_rows(text)
+        content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
+    except (OSError, EOFError, zlib.error) as error:
+        why = getattr(error, "strerror", None) or error
+        raise InputError(f"expected a readable list, got {path} ({why}); check the path") from error
+    text = content.decode("utf-8-sig", errors="replace")
+    plain = path.with_suffix("") if packed else path
+    rows = _csv_rows(text, path) if plain.suffix.lower() == ".csv" else _smi_rows(text)
     if not rows:
         raise InputError(f"expected at least one molecule, got none in {path}", reason="empty file")
     return [(name or f"{k:04d}", _checked(smiles)) for k, (name, smiles) in enumerate(rows, 1)]

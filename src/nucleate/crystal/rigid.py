@@ -268,15 +268,20 @@ def species_from_crystal(crystal: Crystal, tolerance: float = CONFORMER_TOLERANC
 
 
 def represent_rigid(
-    crystal: Crystal, species: Sequence[Molecule] | None = None, tolerance: float = CONFORMER_TOLERANCE
+    crystal: Crystal,
+    species: Sequence[Molecule] | None = None,
+    tolerance: float = CONFORMER_TOLERANCE,
+    own: bool = False,
 ) -> tuple[Packings, Float[Tensor, " molecules"]]:
     """A crystal as rigid bodies in P1 (a batch of one), and the residual RMSD (Å) of each molecule.
 
     Without `species` they are taken from the crystal. With them, every molecule is fitted to its closest
     conformer there, whatever the residual; InputError "other molecule" where the crystal holds one that is
-    not among them. Bodies are in the order of the crystal's molecules.
+    not among them. Bodies are in the order of the crystal's molecules. With `own` every body keeps the conformer
+    that it has, in the frame and with the atom order of the fit: nothing is lost, the residual is rounding.
     """
     grouped = _sorted_copies(crystal, species, tolerance)
+    kinds = [molecule for molecule, _ in grouped]
     n = crystal.n_molecules
     kind, conformer = torch.zeros(n, dtype=torch.long), torch.zeros(n, dtype=torch.long)
     rotation, handedness = torch.zeros(n, 3, 3, dtype=torch.float64), torch.ones(n, dtype=torch.long)
@@ -285,11 +290,14 @@ def represent_rigid(
         if not len(copies.index):
             continue
         best = _best_conformers(molecule, copies.positions)
+        if own:
+            best |= _own_conformers(copies.positions, best)
+            kinds[k] = molecule.with_conformers(best["local"])
         at = copies.index
         kind[at], conformer[at] = k, best["conformer"]
         rotation[at], handedness[at], residual[at] = best["rotation"], best["handedness"], best["rmsd"]
     packing = Packings(
-        species=tuple(molecule for molecule, _ in grouped),
+        species=tuple(kinds),
         group=P1,
         kind=kind,
         lattice=crystal.lattice.double()[None],
@@ -432,4 +440,15 @@ def _best_conformers(molecule: Molecule, copies: Float[Tensor, "copies atoms 3"]
     names = ("rotation", "handedness", "rmsd", "map")
     return {"conformer": which} | {
         name: torch.stack([getattr(f, name) for f in fits])[which, row] for name in names
+    }
+
+
+def _own_conformers(copies: Float[Tensor, "copies atoms 3"], best: dict[str, Any]) -> dict[str, Any]:
+    """Body-frame positions of each copy in its fitted frame, the fit x = h l R^T + c solved for l."""
+    placed = torch.gather(copies, 1, best["map"][..., None].expand(-1, -1, 3))
+    placed = placed - placed.mean(1, keepdim=True)
+    return {
+        "local": best["handedness"][:, None, None] * placed @ best["rotation"],
+        "conformer": torch.arange(len(copies)),
+        "rmsd": torch.zeros(len(copies), dtype=torch.float64),
     }

@@ -125,15 +125,15 @@ def _primitive(
 
 
 def represent_symmetric(
-    crystal: Crystal, symprec: float = SYMPREC
+    crystal: Crystal, symprec: float = SYMPREC, own: bool = False
 ) -> tuple[Packings, Float[Tensor, " bodies"]]:
     """A crystal as rigid bodies of the asymmetric unit in its own cell, and their residual RMSD (Å).
 
     The group is the largest found in which every molecule sits on a general position: the detected group,
     or for molecules on special positions a subgroup reached by halving (P1 where only thirds would do). The
-    cell is the crystal's own.
+    cell is the crystal's own. With `own` every body keeps the conformer that it has.
     """
-    packing, residual = represent_rigid(crystal)
+    packing, residual = represent_rigid(crystal, own=own)
     group = find_symmetry(crystal, symprec).group
     group, images = _free_group(crystal, group, max(20 * symprec, 0.1))
     kept = torch.unique(images.min(0).values)

@@ -9,17 +9,21 @@ Molecules are SMILES with every hydrogen written, and coordinates follow the ord
 | `key` | the molecules' graphs without hydrogens: crystals with equal keys belong to one split |
 | `smiles` | of each species |
 | `kind` | the species of each body |
-| `local` | body-frame positions of each body (Å), before its handedness |
+| `local` | body-frame positions of each body (Å, single precision), before its handedness |
 | `lattice`, `centroid`, `rotation`, `handedness` | as in `Packings` |
 | `number`, `symbol`, `rotations`, `translations` | the space group in the cell's own setting |
 | `energy` | kJ/mol per formula unit in the built-in force field, conformers included; null where not known |
 | `above` | kJ/mol above the lowest crystal known of the same molecule |
 | `hits` | starts of the search that ended here |
+
+The metadata `nucleate` of a file is JSON that says how it was made. A folder of such files is a data set; its
+sub-folders `train`, `val`, `test` are data sets of their own.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +34,7 @@ from jaxtyping import Float
 from rdkit import Chem, rdBase
 from torch import Tensor
 
+from nucleate.crystal.graph import sanitised
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.packing import Packings
 from nucleate.errors import InputError
@@ -81,9 +86,10 @@ def to_row(crystal: PackedCrystal) -> dict[str, Any]:
     """A row of plain values. Raises InputError where a molecule's graph does not survive as SMILES."""
     packing = crystal.packing
     written = [_smiles_of(molecule) for molecule in packing.species]
+    conformers = [packing.species[k].conformers[c] for k, c in zip(packing.kind, packing.conformer[0])]
     local = [
-        packing.species[k].conformers[int(packing.conformer[0, m])][list(written[k][1])].flatten().tolist()
-        for m, k in enumerate(packing.kind.tolist())
+        own[list(written[k][1])].float().flatten().tolist()
+        for own, k in zip(conformers, packing.kind.tolist())
     ]
     return {
         "id": crystal.id, "source": crystal.source, "key": crystal.key, "smiles": [w[0] for w in written],
@@ -142,30 +148,64 @@ def write_shard(rows: Sequence[dict[str, Any]], path: Path, about: dict[str, Any
 
 
 def shards(folder: Path) -> list[Path]:
-    """The parquet files of a data set, in order."""
+    """The parquet files of a data set, in order; those in sub-folders belong to other data sets."""
     return sorted(folder.glob("*.parquet"))
+
+
+def data_sets(folder: Path) -> list[Path]:
+    """The folder if it is a data set, or else those of its sub-folders that are (`train`, `val`, `test`)."""
+    return [place for place in (folder, *sorted(folder.glob("*/"))) if shards(place)]
 
 
 def about_shard(path: Path) -> dict[str, Any]:
     """What `write_shard` was told. Raises InputError for a file that is no shard."""
     try:
-        metadata = pyarrow.parquet.read_schema(path).metadata or {}
-        return json.loads(metadata[b"nucleate"])
+        schema = pyarrow.parquet.read_schema(path)
+        about = json.loads((schema.metadata or {})[b"nucleate"])
     except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
         raise InputError(
-            f"expected a shard of crystals, got {path} ({error}); remove it", "unreadable"
+            f"expected a shard of crystals, got {path} ({' '.join(str(error).split())[:100]}); remove it",
+            "unreadable",
         ) from error
+    if not schema.remove_metadata().equals(SCHEMA) or not isinstance(about, dict):
+        raise InputError(
+            f"expected a shard of crystals, got {path} with other columns; remove it", "unreadable"
+        )
+    return about
 
 
-def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterable[dict[str, Any]]:
-    """Rows of all shards, one after the other. Raises InputError where the folder holds none."""
+def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows of all shards, one after the other. Raises InputError where the folder holds none or other files."""
+    for path in _files_of(folder):
+        yield from _table(path, columns).to_pylist()
+
+
+def read_crystals(folder: Path) -> Iterator[PackedCrystal]:
+    """The crystals of all shards, one after the other. Raises InputError as `read_rows`."""
+    return map(from_row, read_rows(folder))
+
+
+def read_keys(folder: Path) -> frozenset[str]:
+    """The keys of all crystals. Raises InputError as `read_rows`."""
+    columns = (_table(path, ["key"]).column("key") for path in _files_of(folder))
+    return frozenset(key for column in columns for key in column.unique().to_pylist())
+
+
+def _files_of(folder: Path) -> list[Path]:
     files = shards(folder)
     if not files:
         raise InputError(f"expected a data set of crystals (*.parquet), found none in {folder}")
-    for path in files:
-        about_shard(path)
-        table = pyarrow.parquet.read_table(path, columns=list(columns) if columns else None)
-        yield from table.to_pylist()
+    return files
+
+
+def _table(path: Path, columns: Sequence[str] | None) -> pyarrow.Table:
+    about_shard(path)
+    try:
+        return pyarrow.parquet.read_table(path, columns=list(columns) if columns else None)
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise InputError(
+            f"expected a shard of crystals, got {path}, which is damaged; remove it", "unreadable"
+        ) from error
 
 
 def _smiles_of(molecule: Molecule) -> tuple[str, tuple[int, ...]]:
@@ -173,12 +213,23 @@ def _smiles_of(molecule: Molecule) -> tuple[str, tuple[int, ...]]:
     graph = Chem.Mol(molecule.graph)
     text = Chem.MolToSmiles(graph, allHsExplicit=True)
     order = tuple(graph.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"])
-    numbers = [molecule.graph.GetAtomWithIdx(i).GetAtomicNum() for i in order]
-    if [a.GetAtomicNum() for a in _graph_of(text).GetAtoms()] != numbers:
+    back = _graph_of(text)
+    if _elements(back) != [_elements(graph)[i] for i in order] or _bonds(back, order) != _bonds(graph):
         raise InputError(f"expected a graph that SMILES can hold, got {text}", reason="no SMILES")
     return text, order
 
 
+def _elements(graph: Chem.Mol) -> list[int]:
+    return [atom.GetAtomicNum() for atom in graph.GetAtoms()]
+
+
+def _bonds(graph: Chem.Mol, order: Sequence[int] | None = None) -> set[frozenset[int]]:
+    """Pairs of bonded atoms, atom k called `order[k]`."""
+    names = range(graph.GetNumAtoms()) if order is None else order
+    return {frozenset((names[b.GetBeginAtomIdx()], names[b.GetEndAtomIdx()])) for b in graph.GetBonds()}
+
+
+@lru_cache(maxsize=1024)  # the crystals of one molecule follow one another; nobody changes a graph
 def _graph_of(text: str) -> Chem.Mol:
     options: Any = Chem.SmilesParserParams()
     options.removeHs = False
@@ -189,4 +240,4 @@ def _graph_of(text: str) -> Chem.Mol:
             graph = Chem.MolFromSmiles(text, options)
     if graph is None:
         raise InputError(f"expected SMILES of a molecule, got {text!r}", reason="no SMILES")
-    return graph
+    return sanitised(graph)

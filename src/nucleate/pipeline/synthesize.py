@@ -1,26 +1,28 @@
 """The data factory: molecules -> conformers -> the classical search -> their low-energy crystals, in shards.
 
 Real crystals that may be redistributed are few; the minima of the force field are many, and a generator that knows
-them knows how molecules pack. Every molecule is one job; jobs run in processes of their own. A shard is written
-after every `shard` molecules with the outcome of each, so an interruption loses at most those under way.
+them knows how molecules pack. Every molecule is one job (`jobs`). The shard at hand is written again after every
+molecule, so whatever ends the run, Ctrl-C or a kill, costs the molecules under way and no more.
 """
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
-from multiprocessing import get_context
+from math import gcd
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet
-import torch
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from nucleate.data.packed import PackedCrystal, about_shard, shards, to_row, write_shard
-from nucleate.errors import InputError, NucleateError
+from nucleate.crystal.io import read_molecule, read_molecule_list, read_stoichiometry
+from nucleate.crystal.molecule import Molecule
+from nucleate.data.packed import PackedCrystal, about_shard, data_sets, read_keys, shards, write_shard
+from nucleate.data.predictions import molecules_of, read_references
+from nucleate.errors import InputError
 from nucleate.metrics.heavy_molecules import molecule_key
 from nucleate.physics.minimise import CLASH
 from nucleate.physics.parameters import KJ_PER_MOL
@@ -28,10 +30,16 @@ from nucleate.pipeline.composition import read_subject
 from nucleate.pipeline.conform import ConformSettings
 from nucleate.pipeline.folders import make_folder
 from nucleate.pipeline.generate import arms
+from nucleate.pipeline.jobs import Answer, Job, answers
 from nucleate.pipeline.search import SearchResult, search
 from nucleate.pipeline.units import SearchSettings
 
-Job = tuple[int, str]  # number and SMILES
+PROGRAM = Path(__file__).with_name("synthesize_worker.py")
+GRACE = 300.0  # s beyond the time limit, for conformers, the first compilation and the batch under way
+DONE, NOTHING = "done", "no sound minimum"
+LISTS = (".smi", ".csv", ".smi.gz", ".csv.gz")
+
+Given = str | InputError  # a SMILES, or why a line of a list is none
 
 
 class SynthesizeSettings(BaseModel, frozen=True, extra="forbid"):
@@ -43,16 +51,16 @@ class SynthesizeSettings(BaseModel, frozen=True, extra="forbid"):
     conformers: PositiveInt = 2
     enantiopure: float = Field(0.2, ge=0, le=1)  # share of molecules searched as one hand
     two_independent: float = Field(0.1, ge=0, le=1)  # share searched with Z' = 2 as well
-    largest: PositiveInt = 60  # atoms of a molecule
+    largest: PositiveInt = 60  # atoms of a formula unit
     time_limit: PositiveFloat = 120.0  # s for one molecule
     shard: PositiveInt = 50  # molecules
     seed: NonNegativeInt = 0
-    workers: PositiveInt = 1
+    workers: PositiveInt = Field(1, le=256)
 
 
 @dataclass(frozen=True)
 class Synthesized:
-    """What became of the molecules asked for; `outcomes` counts "done" and the reasons of the others."""
+    """What became of the molecules asked for; `outcomes` counts `DONE` and the reasons of the others."""
 
     folder: Path
     asked: int
@@ -61,8 +69,27 @@ class Synthesized:
     interrupted: bool
 
 
+def read_sample(path: Path, n: int | None = None, seed: int = 0) -> list[Given]:
+    """SMILES of a .smi or .csv list (also .gz), or `n` of them in random order; a larger n begins with the same ones.
+
+    A line that is no SMILES stays, as its InputError. Raises InputError where the list cannot be read.
+    """
+    everything = [smiles for _, smiles in read_molecule_list(path)]
+    if n is None:
+        return everything
+    return [everything[i] for i in np.random.default_rng(seed).permutation(len(everything))[:n]]
+
+
+def excluded_keys(paths: Iterable[Path]) -> frozenset[str]:
+    """Keys (`molecule_key`) of all molecules in data sets, lists of SMILES, and whatever `read_references` reads.
+
+    Raises InputError where anything there cannot be read: what is not known cannot be left out.
+    """
+    return frozenset(key for path in paths for key in _keys_in(path))
+
+
 def synthesize(
-    molecules: Sequence[str],
+    molecules: Sequence[Given],
     folder: Path,
     settings: SynthesizeSettings,
     exclude: Iterable[str] = (),
@@ -71,42 +98,51 @@ def synthesize(
 ) -> Synthesized:
     """Search every SMILES and write the shards of a data set to `folder`.
 
-    Molecules with a key in `exclude` (`molecule_key`) are left out and counted. Raises InputError where the folder
-    already holds a data set and `resume` is not set, or one made with other settings.
+    Molecules with a key in `exclude` are left out and counted; Ctrl-C ends the run early. Raises InputError where the
+    folder already holds a data set and `resume` is not set, or one of other settings, of other molecules or of
+    excluded ones, and NucleateError where no process can be started.
     """
     make_folder(folder)
-    done, crystals = _finished(folder, settings, resume)
-    todo = [(i, smiles) for i, smiles in enumerate(molecules) if i not in done]
-    outcomes = Counter(done.values())
-    shard = _Shard(folder, settings, len(shards(folder)))
     excluded = frozenset(exclude)
-    interrupted = False
+    done, crystals = _finished(folder, molecules, settings, excluded, resume)
+    shard = _Shard(folder, settings)
     tell = progress or (lambda *_: None)
-    tell(len(done), len(molecules), f"{crystals} crystals")
+    interrupted = False
+
+    def record(number: int, outcome: str, rows: Sequence[dict[str, Any]], why: str) -> None:
+        nonlocal crystals
+        shard.add(number, molecules[number], outcome, rows, why)
+        done[number] = outcome
+        crystals += len(rows)
+        tell(len(done), len(molecules), f"{crystals} crystals")
+
     try:
-        for number, outcome, rows in _run(todo, settings, excluded):
-            outcomes[outcome] += 1
-            crystals += len(rows)
-            shard.add(number, outcome, rows)
-            tell(sum(outcomes.values()), len(molecules), f"{crystals} crystals")
+        tell(len(done), len(molecules), f"{crystals} crystals")
+        todo = [(i, given) for i, given in enumerate(molecules) if i not in done]
+        for number, given in todo:
+            if isinstance(given, InputError):
+                record(number, given.reason, [], str(given))
+        jobs = [Job(i, {"number": i, "smiles": given}) for i, given in todo if isinstance(given, str)]
+        with closing(_run(jobs, settings, excluded)) as finished:
+            for answer in finished:
+                record(*_outcome(answer))
     except KeyboardInterrupt:
         interrupted = True
-    shard.flush()
-    return Synthesized(folder, len(molecules), outcomes, crystals, interrupted)
+        shard.write()  # where it was interrupted while doing so
+    return Synthesized(folder, len(molecules), Counter(done.values()), crystals, interrupted)
 
 
 def crystals_of(
-    smiles: str, number: int, settings: SynthesizeSettings, excluded: frozenset[str]
+    smiles: str, number: int, settings: SynthesizeSettings, excluded: frozenset[str] = frozenset()
 ) -> list[PackedCrystal]:
-    """The low-energy crystals of one molecule. Raises NucleateError with the reason why there are none."""
+    """The low-energy crystals of one molecule, lowest first; `number` is its place in the data set and in the seed.
+
+    Raises NucleateError with the reason why there are none.
+    """
+    _refuse(read_stoichiometry(smiles), settings, excluded)
     rng = np.random.default_rng([settings.seed, number])
     subject = read_subject(smiles, ConformSettings(keep=settings.conformers, time_limit=30.0), settings.seed)
     composition = replace(subject.composition, enantiopure=bool(rng.random() < settings.enantiopure))
-    size = sum(len(m) * n for m, n in zip(composition.species, composition.counts))
-    if size > settings.largest:
-        raise InputError(f"expected at most {settings.largest} atoms, got {size}", reason="too large")
-    if any(molecule_key(m) in excluded for m in composition.species):
-        raise InputError("this molecule is excluded", reason="excluded")
     z_prime = [1.0, 2.0] if rng.random() < settings.two_independent else None
     wanted = arms(composition, z_prime=z_prime)
     found = search(
@@ -116,6 +152,17 @@ def crystals_of(
         deadline=time.monotonic() + settings.time_limit,
     )
     return list(_lowest(found, number, settings))
+
+
+def _refuse(
+    given: Sequence[tuple[Molecule, int]], settings: SynthesizeSettings, excluded: frozenset[str]
+) -> None:
+    """Before any work is done on them."""
+    size = sum(len(molecule) * n for molecule, n in given) // gcd(*(n for _, n in given))
+    if size > settings.largest:
+        raise InputError(f"expected at most {settings.largest} atoms, got {size}", reason="too large")
+    if any(molecule_key(molecule) in excluded for molecule, _ in given):
+        raise InputError("expected a molecule that is not excluded", reason="excluded")
 
 
 def _lowest(found: SearchResult, number: int, settings: SynthesizeSettings) -> Iterable[PackedCrystal]:
@@ -135,64 +182,70 @@ def _lowest(found: SearchResult, number: int, settings: SynthesizeSettings) -> I
         )
 
 
+def _keys_in(path: Path) -> Iterable[str]:
+    if path.is_dir() and (folders := data_sets(path)):
+        return {part for folder in folders for key in read_keys(folder) for part in key.split(".")}
+    if path.name.lower().endswith(LISTS):
+        found = [smiles for _, smiles in read_molecule_list(path)]
+        for smiles in found:
+            if isinstance(smiles, InputError):
+                raise InputError(f"{path.name}: {smiles}", smiles.reason)
+        return {molecule_key(m) for smiles in found if isinstance(smiles, str) for m in read_molecule(smiles)}
+    return {molecule_key(molecule) for molecule in molecules_of(read_references(path))}
+
+
 # ---------------------------------------------------------------- processes and shards
 
 
 def _run(
     jobs: Sequence[Job], settings: SynthesizeSettings, excluded: frozenset[str]
-) -> Iterable[tuple[int, str, list[dict[str, Any]]]]:
-    """Outcomes as they come, in order of completion."""
-    if settings.workers == 1:
-        for job in jobs:
-            yield _work(job, settings, excluded)
-        return
-    queue = iter(jobs)
-    pool = ProcessPoolExecutor(settings.workers, get_context("spawn"), torch.set_num_threads, (1,))
-    try:
-        running = {
-            pool.submit(_work, job, settings, excluded) for job, _ in zip(queue, range(2 * settings.workers))
-        }
-        while running:
-            finished, running = wait(running, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-                running |= {pool.submit(_work, job, settings, excluded) for job, _ in zip(queue, range(1))}
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
+) -> Generator[Answer, None, None]:
+    """Answers of the worker processes, as they come."""
+    opening = {"settings": settings.model_dump(mode="json"), "excluded": sorted(excluded)}
+    return answers(PROGRAM, opening, jobs, settings.workers, settings.time_limit + GRACE)
 
 
-def _work(
-    job: Job, settings: SynthesizeSettings, excluded: frozenset[str]
-) -> tuple[int, str, list[dict[str, Any]]]:
-    """One molecule; what goes wrong with it is its outcome."""
-    number, smiles = job
-    try:
-        crystals = crystals_of(smiles, number, settings, excluded)
-        return number, "done" if crystals else "no sound minimum", [to_row(c) for c in crystals]
-    except NucleateError as error:
-        return number, getattr(error, "reason", "") or type(error).__name__, []
+def _outcome(answer: Answer) -> tuple[int, str, list[dict[str, Any]], str]:
+    if answer.lost:
+        return answer.number, answer.lost, [], answer.why
+    return answer.number, answer.reply["outcome"], answer.reply["rows"], answer.reply["why"]
 
 
 class _Shard:
-    """Rows and outcomes that wait for their file."""
+    """The file that is being filled; the next one is begun when it holds enough molecules."""
 
-    def __init__(self, folder: Path, settings: SynthesizeSettings, first: int) -> None:
-        self.folder, self.settings, self.number = folder, settings, first
-        self.rows: list[dict[str, Any]] = []
-        self.outcomes: dict[str, str] = {}
+    def __init__(self, folder: Path, settings: SynthesizeSettings) -> None:
+        self.folder, self.settings = folder, settings
+        self._begin()
 
-    def add(self, number: int, outcome: str, rows: list[dict[str, Any]]) -> None:
-        self.outcomes[str(number)] = outcome
-        self.rows += rows
-        if len(self.outcomes) == self.settings.shard:
-            self.flush()
+    def _begin(self) -> None:
+        taken = [int(path.stem) for path in shards(self.folder) if path.stem.isdigit()]
+        self.path = self.folder / f"{max(taken, default=-1) + 1:05d}.parquet"
+        self.rows: dict[int, Sequence[dict[str, Any]]] = {}
+        self.outcomes: dict[int, str] = {}
+        self.smiles: dict[int, str] = {}
+        self.why: dict[int, str] = {}
 
-    def flush(self) -> None:
+    def add(self, number: int, given: Given, outcome: str, rows: Sequence[dict[str, Any]], why: str) -> None:
+        """Take the outcome of a molecule and write the file again."""
+        self.outcomes[number], self.rows[number] = outcome, rows
+        if isinstance(given, str):
+            self.smiles[number] = given
+        if why:
+            self.why[number] = why
+        self.write()
+        if len(self.outcomes) >= self.settings.shard:
+            self._begin()
+
+    def write(self) -> None:
         if not self.outcomes:
             return
-        about = {"settings": _identity(self.settings), "outcomes": self.outcomes}
-        write_shard(self.rows, self.folder / f"{self.number:05d}.parquet", about)
-        self.number, self.rows, self.outcomes = self.number + 1, [], {}
+        numbers = sorted(self.outcomes)
+        about = {"settings": _identity(self.settings)} | {
+            name: {str(i): table[i] for i in numbers if i in table}
+            for name, table in (("outcomes", self.outcomes), ("smiles", self.smiles), ("why", self.why))
+        }
+        write_shard([row for i in numbers for row in self.rows.get(i, ())], self.path, about)
 
 
 def _identity(settings: SynthesizeSettings) -> dict[str, Any]:
@@ -200,7 +253,13 @@ def _identity(settings: SynthesizeSettings) -> dict[str, Any]:
     return settings.model_dump(mode="json", exclude={"workers", "shard"})
 
 
-def _finished(folder: Path, settings: SynthesizeSettings, resume: bool) -> tuple[dict[int, str], int]:
+def _finished(
+    folder: Path,
+    molecules: Sequence[Given],
+    settings: SynthesizeSettings,
+    excluded: frozenset[str],
+    resume: bool,
+) -> tuple[dict[int, str], int]:
     """Outcomes of earlier runs by number, and how many crystals they made."""
     files = shards(folder)
     if files and not resume:
@@ -211,10 +270,25 @@ def _finished(folder: Path, settings: SynthesizeSettings, resume: bool) -> tuple
     crystals = 0
     for path in files:
         about = about_shard(path)
-        if about["settings"] != _identity(settings):
+        if about.get("settings") != _identity(settings):
             raise InputError(
-                f"expected shards made with the same settings in {folder}; choose another folder with -o"
+                f"expected shards made with the same settings, got {path}; choose another folder with -o"
             )
-        done |= {int(number): outcome for number, outcome in about["outcomes"].items()}
+        _refuse_others(path, about.get("smiles", {}), molecules)
+        done |= {int(i): outcome for i, outcome in about["outcomes"].items() if int(i) < len(molecules)}
         crystals += pyarrow.parquet.read_metadata(path).num_rows
+    if files and (held := excluded & {part for key in read_keys(folder) for part in key.split(".")}):
+        raise InputError(
+            f"expected no crystals of excluded molecules, got some of {min(held)} in {folder}; choose another with -o"
+        )
     return done, crystals
+
+
+def _refuse_others(path: Path, before: Mapping[str, str], molecules: Sequence[Given]) -> None:
+    """Numbers mean the same molecules only as long as the list is the same, or has grown at its end."""
+    for i, smiles in before.items():
+        if int(i) < len(molecules) and molecules[int(i)] != smiles:
+            raise InputError(
+                f"expected the molecules that {path} was made of, got {molecules[int(i)]} as number {i} instead of "
+                f"{smiles}; give the same list, -n and --seed, or choose another folder with -o"
+            )
