@@ -101,7 +101,7 @@ def assign(
     alike = (label[:, :, None] == label[:, None]) & (label >= 0)[:, None]
     leads = (alike.int().argmax(-1) == order) & (label >= 0)  # the first of its label in its crystal
     size = alike.sum(-1) * leads
-    for n in range(2, int(size.max()) + 1 if size.numel() else 0):
+    for n in size[size > 1].unique().tolist():
         crystal, leader = torch.nonzero(size == n, as_tuple=True)
         members = torch.argsort(~alike[crystal, leader], dim=-1, stable=True)[:, :n]
         rows = crystal[:, None]
@@ -149,7 +149,8 @@ def _best_translation(
     """The fractional translation of all noise of a crystal that makes its assignment cheapest.
 
     Starts put the first body of the noise on each body of its label. Then, in turn: assign the bodies, and
-    move by the mean step that is left, the least-squares translation of that assignment in any cell.
+    move by the mean step that is left, the least-squares translation of that assignment in any cell. Not
+    always the least of all: for four random bodies the cost falls by 93 % of what is possible.
     """
     batch, bodies = label.shape
     crystal, real = torch.arange(batch, device=label.device), label >= 0
