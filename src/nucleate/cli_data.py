@@ -1,0 +1,172 @@
+"""`nucleate data`: make, import and look at the crystals that generators learn from."""
+
+import json
+import math
+from collections import Counter
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+data = typer.Typer(
+    help="Crystals to learn from: synthesize them, import CIF files, look at what is there.",
+    no_args_is_help=True,
+)
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+Folder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the data set.")]
+Workers = Annotated[int | None, typer.Option(help="Processes; by default one for each core.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the folder.")]
+
+
+@data.command()
+def synthesize(
+    molecules: Annotated[Path, typer.Argument(help="A .smi or .csv list of molecules, plain or .gz.")],
+    output: Folder,
+    n: Annotated[int | None, typer.Option("-n", "--n", min=1, help="Molecules drawn from the list.")] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(help="Molecules to leave out: a list, CIFs, a data set. May be repeated."),
+    ] = None,
+    starts: Annotated[int, typer.Option(help="Starting packings for each molecule.")] = 1500,
+    keep: Annotated[int, typer.Option(help="Crystals of one molecule at most.")] = 12,
+    window: Annotated[float, typer.Option(help="kJ/mol above the lowest.")] = 12.0,
+    conformers: Annotated[int, typer.Option(help="Conformers of each molecule.")] = 2,
+    largest: Annotated[int, typer.Option(help="Atoms of a formula unit at most.")] = 60,
+    time_limit: Annotated[float, typer.Option(help="Seconds for one molecule.")] = 120.0,
+    workers: Workers = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="Another seed: other molecules and starts.")
+    ] = 0,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Search the crystals of many molecules and keep the low-energy ones.
+
+    Example: nucleate data synthesize qm9.csv.gz -n 5000 -o data/synthetic --exclude data/cod/test
+    """
+    from nucleate.cli import _cores, errors, out, progress_bar
+    from nucleate.pipeline.synthesize import SynthesizeSettings, excluded_keys, read_sample
+    from nucleate.pipeline.synthesize import synthesize as run
+
+    settings = SynthesizeSettings(
+        starts=starts, keep=keep, window=window, conformers=conformers, largest=largest, seed=seed,
+        time_limit=time_limit, workers=_cores() if workers is None else workers,
+    )  # fmt: skip
+    sample, excluded = read_sample(molecules, n, seed), excluded_keys(exclude or [])
+    with progress_bar() as tell:
+        result = run(sample, output, settings, excluded, resume, lambda i, m, note: tell("data", i, m, note))
+    if as_json:
+        counts = {"asked": result.asked, "crystals": result.crystals, "interrupted": result.interrupted}
+        print(json.dumps({"folder": str(output), "outcomes": dict(result.outcomes.most_common()), **counts}))
+    else:
+        out.print(
+            f"{result.crystals} crystals of {result.outcomes['done']} molecules in {output}", style="bold"
+        )
+        _show_outcomes(result.outcomes, result.asked, "molecules")
+    if result.interrupted:
+        errors.print("interrupted; what is finished is kept, and --resume goes on", style="yellow")
+    if result.interrupted or not result.crystals:
+        raise typer.Exit(1)
+
+
+@data.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help="CIF files, or folders that hold some.")],
+    output: Folder,
+    splits: Annotated[
+        Path | None, typer.Option(help="CSV with cod_id and split; by default 80/10/10 % of molecules.")
+    ] = None,
+    source: Annotated[str, typer.Option(help="What to call the origin of the crystals.")] = "cod",
+    largest: Annotated[int, typer.Option(help="Atoms of the asymmetric unit at most.")] = 500,
+    bodies: Annotated[int, typer.Option(help="Molecules of the asymmetric unit at most.")] = 16,
+    time_limit: Annotated[float, typer.Option(help="Seconds for one file.")] = 120.0,
+    workers: Workers = None,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Turn experimental crystals into data sets train, val and test, split by molecule.
+
+    Example: nucleate data import cod_cif -o data/cod
+    """
+    from nucleate.cli import _cores, errors, out, progress_bar
+    from nucleate.pipeline.import_crystals import RECORD, ImportSettings, import_crystals
+
+    settings = ImportSettings(
+        largest=largest, bodies=bodies, source=source, time_limit=time_limit,
+        workers=_cores() if workers is None else workers,
+    )  # fmt: skip
+    with progress_bar() as tell:
+        result = import_crystals(
+            files, output, settings, splits, resume, lambda i, m, note: tell("import", i, m, note)
+        )
+    crystals = sum(result.splits.values())
+    if as_json:
+        counts = {"crystals": crystals, "splits": result.splits, "moved": result.moved}
+        more = {"largest_error_A": result.error, "interrupted": result.interrupted}
+        print(
+            json.dumps(
+                {"folder": str(output), "outcomes": dict(result.outcomes.most_common()), **counts, **more}
+            )
+        )
+    else:
+        places = ", ".join(f"{name} {n}" for name, n in result.splits.items())
+        out.print(f"{crystals} crystals in {output}: {places or 'none'}", style="bold")
+        _show_outcomes(result.outcomes, result.outcomes.total(), "files")
+        out.print(f"rebuilt to {result.error:.1e} Å or better")
+        if result.moved:
+            out.print(
+                f"note: {len(result.moved)} in another split than the table's, for the sake of their molecules"
+            )
+        out.print(f"{output / RECORD} says what became of every file")
+    if result.interrupted:
+        errors.print("interrupted; what is finished is kept, and --resume goes on", style="yellow")
+    if result.interrupted or not crystals:
+        raise typer.Exit(1)
+
+
+@data.command()
+def statistics(
+    folder: Annotated[Path, typer.Argument(help="A data set, or a folder of data sets (train, val, test).")],
+    reference: Annotated[Path | None, typer.Option(help="Another one to show beside it.")] = None,
+    lowest: Annotated[
+        bool, typer.Option("--lowest", help="Only the lowest crystal known of each molecule.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Count molecules, space groups, densities, volumes and energies; two data sets side by side.
+
+    Example: nucleate data statistics data/synthetic --reference data/cod --lowest
+    """
+    from nucleate.cli import _print_rows, out
+    from nucleate.pipeline.data_statistics import comparison, data_statistics, table
+
+    places = [folder, *([] if reference is None else [reference])]
+    found = [data_statistics(place, lowest) for place in places]
+    apart = comparison(*found) if len(found) > 1 else None
+    if as_json:
+        print(json.dumps([{"folder": str(p), **f.as_json()} for p, f in zip(places, found)] + _apart(apart)))
+        return
+    names = [str(place) if places.count(place) == 1 else f"{place} ({k})" for k, place in enumerate(places)]
+    _print_rows(table(dict(zip(names, found))), as_json)
+    out.print("mean ± standard deviation (5 / 50 / 95 % below)", style="dim")
+    if apart:
+        text = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in apart.items())
+        out.print(f"apart (0 alike, 1 nothing in common): {text}")
+
+
+def _apart(values: dict[str, float] | None) -> list[dict[str, Any]]:
+    return (
+        [] if values is None else [{"apart": {k: v if math.isfinite(v) else None for k, v in values.items()}}]
+    )
+
+
+def _show_outcomes(outcomes: Counter[str], asked: int, what: str) -> None:
+    """How many of each, the commonest first, out of all that were asked for."""
+    from nucleate.cli import out
+
+    for outcome, count in outcomes.most_common():
+        out.print(f"  {count:>6} {outcome}")
+    if missing := asked - outcomes.total():
+        out.print(f"  {missing:>6} not yet begun")
+    out.print(f"  {asked:>6} {what}")
