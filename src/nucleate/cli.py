@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.table import Table
 
 from nucleate import __version__
+from nucleate.cli_data import data
 from nucleate.errors import InputError, NucleateError
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
+app.add_typer(data, name="data")
 errors = Console(stderr=True, markup=False, highlight=False)  # SMILES such as c1cc[nH]c1 are no markup
 # a table that is piped is not cut to the width of a terminal that is not there
 out = Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200)
