@@ -6,6 +6,7 @@ Exit codes: 0 done, 2 the input cannot be used, 1 anything else. Errors are one 
 import json
 import math
 import os
+import statistics
 import sys
 import warnings
 from collections.abc import Iterator
@@ -283,7 +284,7 @@ def deduplicate(
     Example: nucleate deduplicate results/aspirin/cif -o distinct
     """
     from nucleate.metrics.duplicates import DuplicateSettings
-    from nucleate.pipeline.crystal_files import deduplicate_files, write_distinct
+    from nucleate.pipeline.deduplicate_files import deduplicate_files
 
     settings = DuplicateSettings(
         n=n,
@@ -293,9 +294,7 @@ def deduplicate(
         workers=_cores() if workers is None else workers,
     )
     with progress_bar() as tell:
-        rows = deduplicate_files(files, settings, lambda i, m: tell("pairs", i, m, ""))
-    if output is not None:
-        write_distinct(rows, output)
+        rows = deduplicate_files(files, settings, lambda i, m: tell("pairs", i, m, ""), output).rows
     if as_json:
         _print_rows(rows, as_json)
         return
@@ -453,7 +452,7 @@ def _show_evaluation(result: Any, output: Path) -> None:
         ranks = sorted(r for r in score.first.values() if r is not None)
         table.add_row(
             name, *(_share(score.at[k]) for k in places), _short(_finite(score.rmsd)),
-            str(ranks[len(ranks) // 2]) if ranks else "",
+            f"{statistics.median(ranks):g}" if ranks else "",
             *(_share(control.scores[name].at[k]) for k in places),
         )  # fmt: skip
     out.print(table)

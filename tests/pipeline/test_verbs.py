@@ -11,11 +11,10 @@ from nucleate.crystal.standardise import find_symmetry
 from nucleate.errors import EnergyModelError, InputError
 from nucleate.metrics.duplicates import DuplicateSettings
 from nucleate.pipeline.crystal_files import (
-    deduplicate_files,
     rank_files,
     relax_files,
-    write_distinct,
 )
+from nucleate.pipeline.deduplicate_files import deduplicate_files
 from nucleate.pipeline.generate_files import GenerateSettings, generate_files
 from nucleate.pipeline.relax import RelaxSettings
 from tests.pipeline.conftest import DATA, STAND_INS
@@ -104,7 +103,7 @@ def test_ranks_follow_the_energy(packings: Path) -> None:
     rows = rank_files([packings], "forcefield")
     assert [r["rank"] for r in rows] == [1, 2, 3, 4]
     assert rows[0]["energy_kj_mol"] == 0
-    energies = [r["lattice_energy_kj_mol"] for r in rows]
+    energies = [r["energy"] for r in rows]
     assert energies == sorted(energies)
     springs = rank_files([packings], f"ase:{STAND_INS}:Springs")
     assert {r["file"] for r in springs} == {r["file"] for r in rows}
@@ -136,34 +135,36 @@ def test_only_one_composition_can_be_ranked(packings: Path) -> None:
 
 
 def test_duplicates_share_a_representative(packings: Path, tmp_path: Path) -> None:
-    rows = {Path(r["file"]).name: r for r in deduplicate_files([packings, BENZOIC])}
+    rows = {
+        Path(r["file"]).name: r
+        for r in deduplicate_files([packings, BENZOIC], output=tmp_path / "distinct").rows
+    }
     leader = {name: Path(r["representative"]).name for name, r in rows.items()}
     assert leader == {n: n for n in rows} | {"0009.cif": "0001.cif"}
     assert [rows[n]["cluster"] for n in ("0001.cif", "0002.cif", "0003.cif", "0009.cif")] == [1, 2, 3, 1]
     assert rows["0001.cif"]["rmsd_A"] == 0 < rows["0009.cif"]["rmsd_A"] < 0.5
     assert "RMSD_20 < 0.5" in rows["0001.cif"]["criterion"]
-    assert "lattice_energy_kj_mol" not in rows["0001.cif"]
-    written = write_distinct(list(rows.values()), tmp_path / "distinct")
-    assert {p.name for p in written} == set(rows) - {"0009.cif"}
+    assert "energy" not in rows["0001.cif"]
+    assert {p.name for p in (tmp_path / "distinct").iterdir()} == set(rows) - {"0009.cif"}
     assert (tmp_path / "distinct" / "0001.cif").read_bytes() == (packings / "0001.cif").read_bytes()
     with pytest.raises(InputError, match="another folder"):
-        write_distinct(list(rows.values()), packings)
+        deduplicate_files([packings], output=packings)
 
 
 def test_the_lowest_energy_in_the_files_represents(packings: Path, tmp_path: Path) -> None:
     for name, energy in (("0001", -10.0), ("0002", -30.0), ("0009", -20.0)):
         write_cif(read_crystal(packings / f"{name}.cif"), tmp_path / f"{name}.cif", energy=energy)
-    rows = deduplicate_files([tmp_path])
+    rows = deduplicate_files([tmp_path]).rows
     assert [Path(r["representative"]).stem for r in rows] == ["0009", "0002", "0009"]
     assert [r["cluster"] for r in rows] == [2, 1, 2]
-    assert [r["lattice_energy_kj_mol"] for r in rows] == [-10, -30, -20]
-    apart = deduplicate_files([tmp_path], DuplicateSettings(energy_window=5.0))
+    assert [r["energy"] for r in rows] == [-10, -30, -20]
+    apart = deduplicate_files([tmp_path], DuplicateSettings(energy_window=5.0)).rows
     assert len({r["cluster"] for r in apart}) == 3
     shutil.copy(packings / "0003.cif", tmp_path)
-    with pytest.raises(InputError, match=r"0003\.cif"):
+    with pytest.raises(InputError, match="0003"):
         deduplicate_files([tmp_path], DuplicateSettings(energy_window=5.0))
     (tmp_path / "empty.cif").touch()
-    rows = deduplicate_files([tmp_path])
+    rows = deduplicate_files([tmp_path]).rows
     assert "empty file" in rows[-1]["failure"]
     assert [Path(r["representative"]).stem for r in rows[:-1]] == ["0009", "0002", "0003", "0009"]
     assert [r["cluster"] for r in rows[:-1]] == [2, 1, 3, 2]

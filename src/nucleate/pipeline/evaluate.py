@@ -5,6 +5,7 @@
 Rows (`metrics.evaluation`) go to a parquet file after every target, so an interruption keeps what is done.
 """
 
+import hashlib
 import json
 import zlib
 from collections.abc import Callable, Sequence
@@ -152,6 +153,7 @@ def evaluate(
     origin = {
         "predictions": str(predictions.resolve()),
         "references": str(references.resolve()),
+        "contents": [_contents(predictions), _contents(references)],
         "settings": settings.model_dump(mode="json", exclude={"workers"}),
     }
     rows = _rows_of(output, origin) if resume and output is not None else []
@@ -193,6 +195,15 @@ def _unanswered(rows: Sequence[Row], settings: EvaluateSettings) -> list[str]:
         f"{pairs[PREDICTION]} pairs of predictions and {pairs[CONTROL]} of controls got no answer of StructureMatcher "
         f"(more than {settings.time_limit:g} s, or a crash): they count as no match"
     ]
+
+
+def _contents(path: Path) -> str:
+    """A digest of names and sizes: rows of other files are not gone on with."""
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    listed = "".join(
+        f"{p.relative_to(path.parent)} {p.stat().st_size}\n" for p in files if p.name != "evaluation.parquet"
+    )
+    return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 
 def _undelivered(target: str, samples: Sequence[Sample], asked: dict[str | None, Asked]) -> list[Sample]:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from nucleate.crystal.io import read_crystal
-from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import species_from_crystal
-from nucleate.data.predictions import Sample, read_predictions
 from nucleate.errors import InputError
 from nucleate.metrics.criteria import Criterion, Judge, Rung, Verdict
 from nucleate.metrics.heavy_molecules import HeavyMolecules
 from nucleate.metrics.structure_matcher import MatcherSettings, StructureMatch, StructureMatching
+from nucleate.pipeline.samples import read_samples
 
 Row = dict[str, Any]
 
@@ -41,13 +40,12 @@ def match_files(
     """
     known = read_crystal(reference)
     molecules = species_from_crystal(known)
-    samples = [(path, sample) for path in others for sample in _read(path, molecules)]
+    samples = [(s.label, s.sample) for s in read_samples(others, molecules)]
     if all(sample.crystal is None for _, sample in samples):
         raise InputError(f"expected at least one readable crystal; {samples[0][1].failure}")
     judges = [Judge(criterion, [known]) for criterion in criteria]
     rows: list[Row] = []
-    for path, sample in samples:
-        label = _label(path, sample)
+    for label, sample in samples:
         if sample.crystal is None:
             rows.append(_nothing(label, "", sample.failure))
             continue
@@ -55,34 +53,14 @@ def match_files(
         rows += [_row(label, judge.judge(sample.crystal, compared)) for judge in judges]
     if matcher is not None:
         with StructureMatching(matcher, workers, time_limit) as matching:
-            read = [
-                (_label(path, s), s.crystal) for path, s in samples if s.crystal is not None and s.periodic
-            ]
+            read = [(label, s.crystal) for label, s in samples if s.crystal is not None and s.periodic]
             answers = matching.compare([(known, crystal) for _, crystal in read])
         for (label, _), answer in zip(read, answers):
             rows += _matcher_rows(label, answer)
-        for path, sample in samples:
+        for label, sample in samples:
             if sample.crystal is not None and not sample.periodic:
-                rows.append(_nothing(_label(path, sample), "structurematcher", "a cluster without a cell"))
+                rows.append(_nothing(label, "structurematcher", "a cluster without a cell"))
     return rows
-
-
-def _read(path: Path, molecules: Sequence[Molecule]) -> list[Sample]:
-    """Samples of a path; one failure for a file that is none, so that it does not end the others."""
-    try:
-        return read_predictions(path, molecules=molecules)
-    except InputError as error:
-        if not path.exists():
-            raise
-        return [Sample(None, 0, path.stem, None, failure=f"{error.reason}: {error}")]
-
-
-def _label(path: Path, sample: Sample) -> str:
-    """The file; and which of its crystals, where there are several."""
-    if path.is_dir():
-        file = path / f"{sample.name}.cif"
-        return str(file if file.exists() else path / sample.name)
-    return str(path) if sample.name == path.stem else f"{path}:{sample.name}"
 
 
 def _nothing(label: str, criterion: str, reason: str) -> Row:

@@ -18,9 +18,10 @@ from gemmi import cif
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.io import read_crystal
 from nucleate.data.predictions.molecules import refuse_absurd_cell
-from nucleate.data.predictions.sample import Entry, Frame
+from nucleate.data.predictions.sample import Entry, Frame, finite_number
 from nucleate.errors import InputError
 
+ENERGY_TAG = "_nucleate_lattice_energy_kj_mol"  # per molecule, as `predict` and `relax` write it
 OXTAL_NAME = re.compile(r"(?P<target>.+)_seed\w*?_sample_\d+$")
 SPECIAL = 0.15  # Å: an atom this close to its own image sits on a special position
 
@@ -78,7 +79,7 @@ def entry_of_block(name: str, block: cif.Block | None, failure: str = "") -> Ent
     if block is None:
         return Entry(name, failure=failure)
     try:
-        return Entry(name, structure_of(block))
+        return Entry(name, structure_of(block), energy=finite_number(block.find_value(ENERGY_TAG)))
     except InputError as error:
         return Entry(name, failure=f"{error.reason}: {error}")
     except (ValueError, RuntimeError) as error:  # gemmi, of operations or numbers that are none
