@@ -29,6 +29,7 @@ from rich.table import Table
 
 from nucleate import __version__
 from nucleate.cli_data import data
+from nucleate.cli_train import train
 from nucleate.errors import InputError, NucleateError
 
 app = typer.Typer(
@@ -500,6 +501,9 @@ def report(folder: Annotated[Path, typer.Argument(help="What predict wrote.")]) 
     from nucleate.report.page import write_report
 
     print(write_report(folder))
+
+
+app.command()(train)
 
 
 # ------------------------------------------------------------------ options and output

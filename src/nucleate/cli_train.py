@@ -1,0 +1,71 @@
+"""`nucleate train`: parse, call the verb, print what came of it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def train(
+    name: Annotated[str, typer.Argument(help="What to train: molcrystalflow.")],
+    data: Annotated[Path | None, typer.Option(help="Folder of the data to learn from.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Folder; by default trained/NAME.")
+    ] = None,
+    settings: Annotated[
+        Path | None, typer.Option(help="TOML file with [training] and [model]; unknown keys are refused.")
+    ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", help="Weights to begin with: weights or checkpoint.safetensors.")
+    ] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0, help="Stop this run after so long; --resume goes on.")
+    ] = None,
+    processes: Annotated[int, typer.Option(min=1, help="GPUs, or CPU processes where there is none.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of each; by default all cores are shared.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, or cuda.")] = "auto",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in the folder.")] = False,
+    print_settings: Annotated[
+        bool, typer.Option("--print-settings", help="Print all settings with their defaults, and leave.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the model card as JSON.")] = False,
+) -> None:
+    """Train a generative model: weights, a model card and a log.
+
+    Example: nucleate train molcrystalflow --data data/synthetic -o trained/first --minutes 60
+    """
+    import torch
+
+    from nucleate.cli import _cores, errors, out, progress_bar
+    from nucleate.errors import InputError
+    from nucleate.pipeline.train import WEIGHTS, settings_text, system_named
+    from nucleate.pipeline.train import train as run
+
+    if print_settings:
+        print(settings_text(system_named(name)))
+        return
+    if data is None:
+        raise InputError("--data: expected the folder of the data to learn from, got none")
+    torch.set_num_threads(threads or max(1, _cores() // processes))
+    with progress_bar() as tell:
+        trained = run(
+            name, data, output or Path("trained") / name, settings=settings, resume=resume, minutes=minutes,
+            start=start, processes=processes, device=device, progress=tell,
+        )  # fmt: skip
+    card = trained.card
+    if as_json:
+        print(json.dumps(card))
+    else:
+        out.print(
+            f"{card['step']} of {card['training']['steps']} steps in {card['seconds']:.0f} s", style="bold"
+        )
+        for key, value in card["metrics"].items():
+            out.print(f"{key} {value:.4g} (validation at step {card['metrics_step']})")
+        out.print(f"wrote {trained.folder / WEIGHTS}")
+    if card["stopped"] != "steps":
+        errors.print(f"stopped ({card['stopped']}); --resume goes on", style="yellow")
+    if card["stopped"] == "user":
+        raise typer.Exit(1)

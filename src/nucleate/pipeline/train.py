@@ -1,0 +1,201 @@
+"""Train a system by name on a folder of data: weights, what a model card needs, and a log.
+
+settings file -> system -> network, batches -> fit -> weights.safetensors, model.json, log.csv, validation.csv
+"""
+
+import difflib
+import importlib
+import json
+import platform
+import shlex
+import sys
+import tomllib
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from nucleate import __version__
+from nucleate.errors import InputError
+from nucleate.files import write_atomically
+from nucleate.generative.checkpoint import group, read_tensors, refuse_other_network, write_tensors
+from nucleate.generative.seeds import seed_of
+from nucleate.generative.system import System
+from nucleate.generative.team import Alone, FabricTeam, Team
+from nucleate.generative.train_settings import TrainSettings
+from nucleate.generative.training import Fitted, Progress, fit
+from nucleate.pipeline.folders import make_folder
+from nucleate.report.folder import finite
+
+WEIGHTS, CARD = "weights.safetensors", "model.json"
+
+SYSTEMS: dict[str, str] = {}  # name: "module:NAME of a System"
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """What `train` wrote: the folder, and `model.json`."""
+
+    folder: Path
+    card: dict[str, Any]
+
+
+def system_named(name: str) -> System:
+    """Raises InputError for a name that is not in `SYSTEMS`."""
+    if name not in SYSTEMS:
+        known = ", ".join(sorted(SYSTEMS)) or "none"
+        raise InputError(f"expected a system to train ({known}), got {name!r}", reason="unknown system")
+    module, attribute = SYSTEMS[name].split(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def train(
+    name: str,
+    data: Path,
+    folder: Path,
+    *,
+    settings: Path | None = None,
+    resume: bool = False,
+    minutes: float | None = None,
+    start: Path | None = None,
+    processes: int = 1,
+    device: str = "auto",
+    progress: Progress | None = None,
+) -> Trained:
+    """Train the system `name` on the folder `data` into `folder`.
+
+    `settings` is a TOML file with the tables [training] and [model]; `start` holds weights to begin from. Raises
+    InputError for what cannot be used, and NucleateError where training is lost (see `generative.training.fit`).
+    """
+    began = datetime.now(UTC).isoformat(timespec="seconds")
+    system = system_named(name)
+    training, model = read_settings(settings, system)
+    if not data.is_dir():
+        raise InputError(f"--data: expected a folder, got {data}")
+    team = Alone(device) if processes == 1 else FabricTeam(processes, device)
+    torch.manual_seed(seed_of(training.seed, "first weights"))
+    lesson = system.prepare(model, data)
+    if start is not None:
+        load_weights(lesson.trainable.network, start)
+    make_folder(folder)
+    identity = {
+        "system": name,
+        "model": model.model_dump(mode="json"),
+        "data": dict(lesson.about),
+        "started_from": str(start) if start else None,
+    }
+    fitted = fit(
+        lesson.trainable, lesson.batches, training, folder,
+        identity=identity, resume=resume, minutes=minutes, team=team, progress=progress,
+    )  # fmt: skip
+    network = lesson.trainable.network
+    about = {"data_folder": str(data), "started": began}
+    card = finite(_card(identity, training, fitted, network, team) | about)
+    if team.rank == 0:
+        write_tensors(folder / WEIGHTS, fitted.weights, {"system": name, "model": identity["model"]})
+        write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
+    return Trained(folder, card)
+
+
+# ------------------------------------------------------------------ settings
+
+
+def read_settings(path: Path | None, system: System) -> tuple[TrainSettings, BaseModel]:
+    """Settings of the training and of the model; defaults without a file. Raises InputError with file and key."""
+    tables: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tables = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise InputError(f"expected settings as TOML in {path}, got: {error}") from None
+    known: dict[str, type[BaseModel]] = {"training": TrainSettings, "model": system.settings}
+    for name, content in tables.items():
+        if name not in known or not isinstance(content, dict):
+            raise InputError(f"{path}: expected the tables [training] and [model], got {name!r}")
+    training, model = (_checked(kind, tables.get(name, {}), name, path) for name, kind in known.items())
+    return training, model
+
+
+def _checked(kind: type[BaseModel], values: dict[str, Any], table: str, path: Path | None) -> Any:
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "settings"
+        if first["type"] == "extra_forbidden":
+            near = difflib.get_close_matches(key, kind.model_fields, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(kind.model_fields)}"
+            raise InputError(f"{path}: [{table}] has no setting {key!r}; {hint}", "unknown setting") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise InputError(
+            f"{path}: [{table}] {key}: {message[:1].lower()}{message[1:]}, got {first['input']!r}"
+        ) from None
+
+
+def settings_text(system: System) -> str:
+    """All settings with their defaults and what they mean, as a file that `read_settings` reads."""
+    tables: dict[str, type[BaseModel]] = {"training": TrainSettings, "model": system.settings}
+    return "\n".join(line for name, kind in tables.items() for line in (f"[{name}]", *_lines(kind, name), ""))
+
+
+def _lines(kind: type[BaseModel], prefix: str) -> list[str]:
+    """A line `key = default  # meaning` for each field; nested settings are tables behind it."""
+    lines, nested = [], []
+    for name, field in kind.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        note = f"  # {field.description}" if field.description else ""
+        if isinstance(default, BaseModel):
+            nested += ["", f"[{prefix}.{name}]", *_lines(type(default), f"{prefix}.{name}")]
+        elif default is None or field.is_required():
+            lines.append(f"# {name} ={note or '  # not set'}")
+        else:
+            lines.append(f"{name} = {_toml(default)}{note}")
+    return lines + nested
+
+
+def _toml(value: Any) -> str:
+    """A plain value; JSON writes numbers, booleans, strings and lists as TOML does."""
+    return json.dumps(str(value) if isinstance(value, Path) else value)
+
+
+# ------------------------------------------------------------------ weights and the card
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Put the weights of a file (`weights.safetensors`, or the average in a checkpoint) into a network.
+
+    Raises InputError where the file is missing or damaged, or holds the weights of another network.
+    """
+    tensors, about = read_tensors(path)
+    weights = group("average", tensors) if "standing" in about else tensors
+    refuse_other_network(network.state_dict(), weights, path)
+    network.load_state_dict(weights)
+
+
+def _card(
+    identity: dict[str, Any], settings: TrainSettings, fitted: Fitted, network: nn.Module, team: Team
+) -> dict[str, Any]:
+    """What must be known to judge the weights and to make them again."""
+    standing = asdict(fitted.standing)
+    del standing["bad"]
+    return {
+        "nucleate": __version__,
+        **identity,
+        "training": settings.model_dump(mode="json"),
+        "parameters": sum(p.numel() for p in network.parameters()),
+        **standing,
+        "skipped": fitted.skipped,
+        "stopped": fitted.stopped,
+        "weights_step": fitted.standing.best_step if settings.monitor else fitted.standing.step,
+        "device": torch.cuda.get_device_name(team.device) if team.device.type == "cuda" else "cpu",
+        "processes": team.size,
+        "threads": torch.get_num_threads(),
+        "command": shlex.join(["nucleate", *sys.argv[1:]]) if sys.argv[0].endswith("nucleate") else "",
+        "versions": {name: version(name) for name in ("torch", "numpy")}
+        | {"python": platform.python_version()},
+    }
