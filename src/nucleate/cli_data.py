@@ -10,7 +10,6 @@ import typer
 
 data = typer.Typer(
     help="Crystals to learn from: synthesize them, import CIF files, look at what is there.",
-    no_args_is_help=True,
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
