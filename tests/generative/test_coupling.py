@@ -149,19 +149,22 @@ def test_joint_moves_whole_bodies_of_the_same_label(translate):
     assert (moved.abs().max() > 0.05) == translate
 
 
-def test_a_common_translation_of_the_data_is_found():
+@pytest.mark.parametrize("label", [LABELS["one group"], [-1, 2, 2, 1]], ids=["one group", "padding"])
+def test_a_common_translation_of_the_data_is_found(label):
     """Noise that is the data moved and reordered goes straight back: nothing of the path is left."""
     data, radius = random_state(4, 9), torch.full((BATCH, 4), 2.0, dtype=torch.float64)
     shift = torch.rand(BATCH, 1, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(10))
-    order = torch.tensor([2, 0, 3, 1])
+    order = torch.tensor([0, 2, 1, 3])
+    real = torch.tensor(label) >= 0
     noise = {
-        "centroid": Torus().exp(data["centroid"], shift)[:, order],
+        "centroid": torch.where(
+            real[:, None], Torus().exp(data["centroid"], shift)[:, order], random_state(4, 19)["centroid"]
+        ),
         "rotation": data["rotation"][:, order],
     }
-    label = torch.zeros(BATCH, 4, dtype=torch.long)
-    dealt = joint(noise, data, label, cells(11), radius, translate=True)
-    assert wrap_difference(dealt["centroid"] - data["centroid"]).abs().max() < 1e-12
-    assert torch.equal(dealt["rotation"], data["rotation"])
+    dealt = joint(noise, data, torch.tensor(label).expand(BATCH, 4), cells(11), radius, translate=True)
+    assert wrap_difference(dealt["centroid"] - data["centroid"])[:, real].abs().max() < 1e-12
+    assert torch.equal(dealt["rotation"][:, real], data["rotation"][:, real])
 
 
 def test_translation_shortens_paths_nearly_as_much_as_can_be():

@@ -98,7 +98,7 @@ def assign(
     CPU). Negative labels stay in place. Ties keep the given order.
     """
     order = torch.arange(label.shape[1], device=label.device).expand_as(label).clone()
-    alike = (label[:, :, None] == label[:, None]) & (label >= 0)[:, None]
+    alike = label[:, :, None] == label[:, None]
     leads = (alike.int().argmax(-1) == order) & (label >= 0)  # the first of its label in its crystal
     size = alike.sum(-1) * leads
     for n in size[size > 1].unique().tolist():
@@ -148,25 +148,24 @@ def _best_translation(
 ) -> Float[Tensor, "batch 3"]:
     """The fractional translation of all noise of a crystal that makes its assignment cheapest.
 
-    Starts put the first body of the noise on each body of its label. Then, in turn: assign the bodies, and
+    Starts put the first body of the noise on each body of the data. Then, in turn: assign the bodies, and
     move by the mean step that is left, the least-squares translation of that assignment in any cell. Not
     always the least of all: for four random bodies the cost falls by 93 % of what is possible.
     """
     batch, bodies = label.shape
-    crystal, real = torch.arange(batch, device=label.device), label >= 0
-    first = real.int().argmax(1)
+    crystal = torch.arange(batch, device=label.device)
+    first = (label >= 0).int().argmax(1)
     shift = _steps(noise, data)[crystal, first].flatten(0, 1)  # one start for each body of the data
-    noise, data, spin, copied, lattice = (
+    noise, data, spin, label, lattice = (
         x.repeat_interleave(bodies, 0) for x in (noise, data, spin, label, lattice)
     )
-    weight = (copied >= 0)[..., None].to(noise)
+    weight = (label >= 0)[..., None].to(noise)
     for _ in range(ROUNDS):
-        step, _ = _dealt_steps(noise + shift[:, None], data, spin, copied, lattice)
+        step, _ = _dealt_steps(noise + shift[:, None], data, spin, label, lattice)
         shift = shift + (weight * step).sum(1) / weight.sum(1).clamp(min=1)
-    _, cost = _dealt_steps(noise + shift[:, None], data, spin, copied, lattice)
+    _, cost = _dealt_steps(noise + shift[:, None], data, spin, label, lattice)
     total = (weight[..., 0] * cost).sum(1).reshape(batch, bodies)
-    suits = label == label[crystal, first][:, None]
-    return shift.reshape(batch, bodies, 3)[crystal, torch.where(suits, total, torch.inf).argmin(1)]
+    return shift.reshape(batch, bodies, 3)[crystal, total.argmin(1)]
 
 
 def _dealt_steps(
@@ -180,5 +179,6 @@ def _dealt_steps(
     steps = _steps(noise, data)
     cost = _squared_length(steps, lattice) + spin
     order = assign(cost, label)
-    crystal, column = torch.arange(len(label), device=label.device)[:, None], torch.arange(label.shape[1])
+    crystal = torch.arange(len(label), device=label.device)[:, None]
+    column = torch.arange(label.shape[1], device=label.device)
     return steps[crystal, order, column], cost[crystal, order, column]

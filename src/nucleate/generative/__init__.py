@@ -1,0 +1,11 @@
+"""From noise to data: paths, couplings and samplers; and the training of anything that has a loss.
+
+| file | what |
+|---|---|
+| `flow_matching` | laws of training times, geodesic paths and velocities, errors, Euler and Heun |
+| `coupling` | which noise goes to which data: optimal transport over equal bodies of a crystal |
+| `training` | the loop: batches in, averaged weights out, exact resume |
+| `epochs` `seeds` `gradient` `average` `team` | its parts: order, chance, clipping, EMA, processes |
+| `checkpoint` `training_log` | what it writes |
+| `train_settings` `system` `interruption` | its settings, what it trains, how it stops |
+"""
