@@ -34,7 +34,9 @@ from nucleate.report.folder import finite
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 
-SYSTEMS: dict[str, str] = {}  # name: "module:NAME of a System"
+SYSTEMS: dict[str, str] = {  # name: "module:NAME of a System"
+    "molcrystalflow": "nucleate.models.molcrystalflow_training:SYSTEM",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,7 @@ class Trained:
 
     folder: Path
     card: dict[str, Any]
+    first: bool = True  # of several processes, the one that writes and speaks
 
 
 def system_named(name: str) -> System:
@@ -99,7 +102,7 @@ def train(
     if team.rank == 0:
         write_tensors(folder / WEIGHTS, fitted.weights, {"system": name, "model": identity["model"]})
         write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
-    return Trained(folder, card)
+    return Trained(folder, card, team.rank == 0)
 
 
 # ------------------------------------------------------------------ settings

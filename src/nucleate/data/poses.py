@@ -1,0 +1,274 @@
+"""A data set of packed crystals as tensors: every molecule once, every group once, crystals as numbers and indices.
+
+Each crystal is brought to the shortest cell of its setting and turned so that its cell is the symmetric matrix
+exp(sum of k_i B_i) of its log coordinates: state and crystal are then one to one.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from rdkit import Chem
+from torch import Tensor
+
+from nucleate.crystal.molecule import Molecule
+from nucleate.crystal.packing import Packings
+from nucleate.data.packed import PackedCrystal
+from nucleate.geometry.lattice import SHAPE_BASIS, family_log, lattice_from_log, log_coordinates
+from nucleate.geometry.normaliser import normaliser, shortest_cell
+from nucleate.geometry.so3 import kabsch
+from nucleate.geometry.symmetry import SpaceGroup
+from nucleate.physics.parameters import donates_hydrogen_bond, predicted_volume
+
+MOST_ANCHORS = 16
+SAME_POSE = 0.25  # Å: RMSD up to which an automorphism of the graph is a symmetry of the conformer
+MOST_SYMMETRIES = 24
+
+
+@dataclass(frozen=True, eq=False)
+class Molecules:
+    """Unique rigid molecules, padded. Symmetries are orthogonal matrices that lay the conformer on itself."""
+
+    numbers: Int[Tensor, "molecules atoms"]  # 0 where padded
+    positions: Float[Tensor, "molecules atoms 3"]  # Å, body frame
+    anchor: Int[Tensor, "molecules atoms"]
+    anchors: Float[Tensor, "molecules anchors 3"]
+    present: Bool[Tensor, "molecules anchors"]
+    symmetries: Float[Tensor, "molecules symmetries 3 3"]  # proper or improper; identity where padded
+    symmetric: Bool[Tensor, "molecules symmetries"]
+    volume: Float[Tensor, " molecules"]  # Å^3 expected in a crystal
+    gyration: Float[Tensor, " molecules"]  # Å, radius of gyration
+
+    @staticmethod
+    def of(conformers: Sequence[tuple[Molecule, Tensor]]) -> "Molecules":
+        parts = [_one_molecule(molecule, positions) for molecule, positions in conformers]
+        return Molecules(**{name: _stacked([p[name] for p in parts]) for name in parts[0]})
+
+
+@dataclass(frozen=True, eq=False)
+class Groups:
+    """Unique space groups in their settings, padded; see `geometry.normaliser` for shifts and free axes."""
+
+    rotations: Float[Tensor, "groups ops 3 3"]
+    translations: Float[Tensor, "groups ops 3"]
+    operations: Bool[Tensor, "groups ops"]
+    shifts: Float[Tensor, "groups shifts 3"]
+    shifted: Bool[Tensor, "groups shifts"]
+    free: Bool[Tensor, "groups 3"]
+    allowed: Float[Tensor, "groups 6 6"]  # k -> allowed k + fixed is the nearest cell that the group allows
+    fixed: Float[Tensor, "groups 6"]
+
+    @staticmethod
+    def of(groups: Sequence[SpaceGroup]) -> "Groups":
+        found = [normaliser(g) for g in groups]
+        return Groups(
+            rotations=_stacked([g.rotations.float() for g in groups]),
+            translations=_stacked([g.translations.float() for g in groups]),
+            operations=_stacked([torch.ones(len(g), dtype=torch.bool) for g in groups]),
+            shifts=_stacked([n.shifts.float() for n in found]),
+            shifted=_stacked([torch.ones(len(n.shifts), dtype=torch.bool) for n in found]),
+            free=torch.stack([n.free for n in found]),
+            allowed=torch.stack([_allowed(g)[0] for g in groups]).float(),
+            fixed=torch.stack([_allowed(g)[1] for g in groups]).float(),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Poses:
+    """Crystals with one number of bodies in the asymmetric unit."""
+
+    molecules: Molecules
+    groups: Groups
+    group_list: tuple[SpaceGroup, ...]
+    lattice: Float[Tensor, "crystals 6"]  # log coordinates
+    centroid: Float[Tensor, "crystals bodies 3"]
+    rotation: Float[Tensor, "crystals bodies 3 3"]  # in the frame of the symmetric cell
+    hand: Float[Tensor, "crystals bodies"]  # +1 or -1
+    molecule: Int[Tensor, "crystals bodies"]
+    group: Int[Tensor, " crystals"]
+    ids: tuple[str, ...]
+    keys: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.lattice)
+
+    def __getitem__(self, index: Tensor) -> "Poses":
+        chosen = {
+            n: getattr(self, n)[index]
+            for n in ("lattice", "centroid", "rotation", "hand", "molecule", "group")
+        }
+        rows = torch.arange(len(self))[index].tolist()
+        ids, keys = tuple(self.ids[i] for i in rows), tuple(self.keys[i] for i in rows)
+        return replace(self, **chosen, ids=ids, keys=keys)
+
+    @property
+    def volume(self) -> Float[Tensor, " crystals"]:
+        """Å^3 that the molecules of the whole cell are expected to take."""
+        copies = self.groups.operations.sum(1)[self.group]
+        return self.molecules.volume[self.molecule].sum(1) * copies
+
+
+def poses_of(crystals: Iterable[PackedCrystal], bodies: int = 1) -> Poses:
+    """The crystals with so many bodies; the same conformer of the same molecule is stored once."""
+    conformers: dict[bytes, int] = {}
+    unique: list[tuple[Molecule, Tensor]] = []
+    groups: dict[bytes, int] = {}
+    group_list: list[SpaceGroup] = []
+    rows: list[tuple[Tensor, Tensor, Tensor, Tensor, list[int], int, str, str]] = []
+    for crystal in crystals:
+        packing = crystal.packing
+        if packing.n_bodies != bodies:
+            continue
+        own = []
+        for m, k in enumerate(packing.kind.tolist()):
+            molecule = packing.species[k]
+            local = molecule.conformers[int(packing.conformer[0, m])]
+            name = molecule.numbers.numpy().tobytes() + local.numpy().round(3).tobytes()
+            if name not in conformers:
+                conformers[name] = len(unique)
+                unique.append((molecule, local))
+            own.append(conformers[name])
+        label = _label(packing.group)
+        if label not in groups:
+            groups[label] = len(group_list)
+            group_list.append(packing.group)
+        state = canonical_state(packing)
+        rows.append((*state, packing.handedness[0].float(), own, groups[label], crystal.id, crystal.key))
+    if not rows:
+        raise ValueError(f"expected crystals with {bodies} bodies in the asymmetric unit, got none")
+    lattice, centroid, rotation, hand, molecule_of, group_of, ids, keys = zip(*rows)
+    return Poses(
+        molecules=Molecules.of(unique),
+        groups=Groups.of(group_list),
+        group_list=tuple(group_list),
+        lattice=torch.stack(lattice).float(),
+        centroid=torch.stack(centroid).float(),
+        rotation=torch.stack(rotation).float(),
+        hand=torch.stack(hand),
+        molecule=torch.tensor(molecule_of),
+        group=torch.tensor(group_of),
+        ids=ids,
+        keys=keys,
+    )
+
+
+def canonical_state(
+    packing: Packings,
+) -> tuple[Float[Tensor, "6"], Float[Tensor, "bodies 3"], Float[Tensor, "bodies 3 3"]]:
+    """Log coordinates, centroids and rotations of the first crystal in the shortest cell of its setting."""
+    basis, origin = shortest_cell(packing.lattice[0], packing.group)
+    cell = basis.double() @ packing.lattice[0].double()
+    centroid = packing.centroid[0].double() @ torch.linalg.inv(basis.double()) + origin
+    k = log_coordinates(cell[None])[0]
+    turn = torch.linalg.solve(lattice_from_log(k), cell)  # cell = symmetric @ turn
+    return k, centroid % 1.0, turn @ packing.rotation[0].double()
+
+
+def _allowed(group: SpaceGroup) -> tuple[Float[Tensor, "6 6"], Float[Tensor, "6"]]:
+    """The affine map of log coordinates onto those of the cells that keep the group.
+
+    Where operations only permute and invert axes it is the mean over them of W^T K W. With a hexagonal axis it is
+    that of the family in its standard setting.
+    """
+    basis, W = SHAPE_BASIS, group.rotations.double()
+    if bool(((W != 0).sum(1) == 1).all()):
+        turned = torch.einsum("oji,kjl,olm->kim", W, basis, W) / len(W)
+        return torch.einsum("nij,kij->nk", basis, turned), torch.zeros(6, dtype=torch.float64)
+    fixed = family_log(torch.zeros(6, dtype=torch.float64), group.family)
+    columns = family_log(torch.eye(6, dtype=torch.float64), group.family) - fixed
+    return columns.T, fixed
+
+
+def _label(group: SpaceGroup) -> bytes:
+    return group.rotations.numpy().tobytes() + (group.translations.double() % 1).numpy().round(6).tobytes()
+
+
+# ---------------------------------------------------------------- one molecule
+
+
+def _one_molecule(molecule: Molecule, positions: Float[Tensor, "atoms 3"]) -> dict[str, Tensor]:
+    centred = positions.double() - positions.double().mean(0)
+    anchors, anchor = anchor_points(molecule, centred)
+    symmetries = conformer_symmetries(molecule, centred)
+    return {
+        "numbers": molecule.numbers,
+        "positions": centred.float(),
+        "anchor": anchor,
+        "anchors": anchors.float(),
+        "present": torch.ones(len(anchors), dtype=torch.bool),
+        "symmetries": symmetries.float(),
+        "symmetric": torch.ones(len(symmetries), dtype=torch.bool),
+        "volume": torch.tensor(predicted_volume(molecule)),
+        "gyration": centred.square().sum(-1).mean().sqrt().float(),
+    }
+
+
+def anchor_points(
+    molecule: Molecule, positions: Float[Tensor, "atoms 3"]
+) -> tuple[Float[Tensor, "anchors 3"], Int[Tensor, " atoms"]]:
+    """Where a molecule touches others: its heavy atoms and polar hydrogens, and to which of them each atom belongs.
+
+    Of more than `MOST_ANCHORS` points those farthest from each other lead groups, and an anchor is the mean of its
+    group. Other hydrogens belong to the anchor of their heavy atom.
+    """
+    atoms = list(molecule.graph.GetAtoms())
+    points = [a.GetIdx() for a in atoms if a.GetAtomicNum() > 1 or donates_hydrogen_bond(a)] or [0]
+    x = positions[points]
+    leaders = [int((x - x.mean(0)).square().sum(-1).argmax())]
+    while len(leaders) < min(MOST_ANCHORS, len(points)):
+        leaders.append(int(torch.cdist(x, x[leaders]).amin(1).argmax()))
+    group = torch.cdist(x, x[leaders]).argmin(1)
+    member = torch.nn.functional.one_hot(group, len(leaders)).double()
+    anchors = (member.T @ x) / member.sum(0)[:, None]
+    place = {atom: int(group[i]) for i, atom in enumerate(points)}
+    owner = [place[a.GetIdx()] if a.GetIdx() in place else place.get(_heavy_neighbour(a), 0) for a in atoms]
+    return anchors, torch.tensor(owner)
+
+
+def _heavy_neighbour(atom: Chem.Atom) -> int:
+    return next((n.GetIdx() for n in atom.GetNeighbors()), 0)
+
+
+def conformer_symmetries(
+    molecule: Molecule, positions: Float[Tensor, "atoms 3"]
+) -> Float[Tensor, "symmetries 3 3"]:
+    """Orthogonal matrices A with x_perm(i) = A x_i for an automorphism of the heavy atoms; the identity first."""
+    heavy = molecule.heavy
+    x = positions[heavy]
+    if len(heavy) < 2:
+        return torch.eye(3, dtype=torch.float64)[None]
+    maps = _heavy_maps(molecule)
+    found = [torch.eye(3, dtype=torch.float64)]
+    for hand in (1.0, -1.0):
+        fit = kabsch((hand * x).expand(len(maps), -1, -1), x[maps])
+        for rotation, rmsd in zip(hand * fit.rotation, fit.rmsd):
+            if rmsd < SAME_POSE and all((rotation - A).square().sum() > 0.3 for A in found):
+                found.append(rotation)
+    return torch.stack(found[:MOST_SYMMETRIES])
+
+
+def _heavy_maps(molecule: Molecule) -> Int[Tensor, "maps heavy"]:
+    """Automorphisms of the graph without hydrogens, as permutations of its atoms."""
+    bare = Chem.RWMol(molecule.graph)
+    for index in sorted((a.GetIdx() for a in bare.GetAtoms() if a.GetAtomicNum() == 1), reverse=True):
+        bare.RemoveAtom(index)
+    plain = Chem.RWMol()
+    for atom in bare.GetAtoms():
+        plain.AddAtom(Chem.Atom(atom.GetAtomicNum()))
+    for bond in bare.GetBonds():
+        plain.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
+    maps = plain.GetMol().GetSubstructMatches(plain, uniquify=False, maxMatches=500)
+    return torch.from_numpy(np.array(maps)).long()
+
+
+def _stacked(parts: Sequence[Tensor]) -> Tensor:
+    """Padded with zeros (False) to the longest first axis; matrices with identities."""
+    longest = max(len(p) if p.ndim else 0 for p in parts)
+    if parts[0].ndim == 0:
+        return torch.stack(list(parts))
+    if parts[0].ndim == 3:
+        eye = torch.eye(3, dtype=parts[0].dtype)
+        return torch.stack([torch.cat([p, eye.expand(longest - len(p), 3, 3)]) for p in parts])
+    return torch.nn.utils.rnn.pad_sequence(list(parts), batch_first=True)

@@ -1,0 +1,291 @@
+"""Flow matching for rigid molecules in a space group, with the network that sees their poses.
+
+    represent   crystal -> log coordinates of the cell, centroid and rotation of each body of the asymmetric unit
+    loss        noise -> nearest of all equivalent targets -> point on the geodesic -> the network's crystal at time 1
+    sample      noise -> steps along the geodesic to the network's crystal at time 1, exactly symmetric all the way
+    build       state -> `Packings`
+
+All equivalent descriptions of a crystal count as one target: other origins and symmetry copies, exchanged bodies, and
+poses that the molecule's own symmetry makes equal. The one nearest to the noise is taken.
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from nucleate.crystal.packing import Packings
+from nucleate.data.poses import Groups, Molecules, Poses
+from nucleate.generative.flow_matching import Beta, Euler, FlowMatching, TimeLaw, even_times
+from nucleate.geometry.lattice import lattice_from_log, log_coordinates, symmetric_log
+from nucleate.geometry.manifold import Euclidean, Product, State
+from nucleate.geometry.so3 import SO3, random_rotation, rotation_exp
+from nucleate.geometry.torus import Torus
+from nucleate.networks.pose import MoleculeBatch, PoseCondition, PoseNetwork, cartesian_operations
+
+SHAPE_SCALE = (0.10, 0.17, 0.10, 0.42, 0.42)  # standard deviations of the shape coordinates of short cells
+VOLUME_EXCESS, VOLUME_SCALE = (
+    0.067,
+    0.06,
+)  # log of the volume over the sum of atomic volumes: mean and deviation
+STRAIN_WEIGHT = 0.1  # of the squared strain times V^(2/3) beside shifts and turns in Å^2
+LATE = 0.2  # 1 - t is not taken below this where errors are divided by it
+
+
+FIELDS = Product({"lattice": Euclidean(6), "centroid": Torus(3), "rotation": SO3()})
+FLOW = FlowMatching(FIELDS, endpoint=frozenset(FIELDS.factors))
+"""A state has `lattice` (batch, 6) log coordinates, `centroid` (batch, bodies, 3) fractional, `rotation` (.., 3, 3)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """What is asked of the flow: molecules, their hands, and a group, for each crystal of a batch."""
+
+    molecule: Int[Tensor, "batch bodies"]
+    hand: Float[Tensor, "batch bodies"]
+    group: Int[Tensor, " batch"]
+
+
+class PoseFlow(nn.Module):
+    """`PoseNetwork` with its prior, loss and sampler."""
+
+    def __init__(self, network: PoseNetwork, times: TimeLaw | None = None) -> None:
+        super().__init__()
+        self.network = network
+        self.times = times or Beta(1.5, 1.0)
+
+    # ------------------------------------------------------------ condition and prior
+
+    def condition(self, molecules: Molecules, groups: Groups, task: Task) -> PoseCondition:
+        """Encodes each distinct molecule of the task once."""
+        distinct, place = torch.unique(task.molecule, return_inverse=True)
+        batch = MoleculeBatch(
+            molecules.numbers[distinct],
+            molecules.positions[distinct],
+            molecules.anchor[distinct],
+            molecules.anchors[distinct],
+            molecules.present[distinct],
+        )
+        features = self.network.encoder(batch)
+        return PoseCondition(
+            anchors=molecules.anchors[task.molecule],
+            hand=task.hand,
+            present=molecules.present[task.molecule],
+            features=features[place],
+            rotations=groups.rotations[task.group],
+            translations=groups.translations[task.group],
+            operations=groups.operations[task.group],
+            log_volume=self.log_volume(molecules, groups, task),
+        )
+
+    def log_volume(self, molecules: Molecules, groups: Groups, task: Task) -> Float[Tensor, " batch"]:
+        """Of the volume (Å^3) that the whole cell is expected to have."""
+        copies = groups.operations.sum(1)[task.group]
+        return (molecules.volume[task.molecule].sum(1) * copies).log() + VOLUME_EXCESS
+
+    def prior(self, molecules: Molecules, groups: Groups, task: Task, generator: torch.Generator) -> State:
+        """Cells of the expected volume and of any shape that the group allows; uniform poses."""
+        batch, bodies = task.molecule.shape
+        scale = torch.tensor([*SHAPE_SCALE, VOLUME_SCALE / math.sqrt(3)])
+        k = torch.randn(batch, 6, generator=generator) * scale
+        k[:, 5] += self.log_volume(molecules, groups, task) / math.sqrt(3)
+        k = (groups.allowed[task.group] @ k[..., None])[..., 0] + groups.fixed[task.group]
+        return {
+            "lattice": k,
+            "centroid": torch.rand(batch, bodies, 3, generator=generator),
+            "rotation": random_rotation(batch, bodies, generator=generator, dtype=torch.float32),
+        }
+
+    # ------------------------------------------------------------ loss
+
+    def forward(self, poses: Poses, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """The loss: mean squared error of the predicted crystal over (1 - t)^2, and its parts in Å^2."""
+        task = Task(poses.molecule, poses.hand, poses.group)
+        noise = self.prior(poses.molecules, poses.groups, task, generator)
+        target = nearest_target(poses, noise)
+        t = self.times.draw(len(poses), generator, torch.float32, stratified=True)
+        now = FLOW.interpolate(noise, target, t)
+        condition, now, target = turned_frames(
+            self.condition(poses.molecules, poses.groups, task), now, target, generator
+        )
+        S_t, S_1 = lattice_from_log(now["lattice"]), lattice_from_log(target["lattice"])
+        strain, shift, turn = self.network(S_t, now["centroid"], now["rotation"], t, condition)
+        wanted_strain, U = strain_between(S_t, S_1)
+        wanted_shift = wrapped(target["centroid"] - now["centroid"]) @ S_t
+        wanted_rotation = U.mT[:, None] @ target["rotation"]
+        gyration = poses.molecules.gyration[poses.molecule]
+        volume = (math.sqrt(3) * target["lattice"][:, 5]).exp()
+        apart = rotation_exp(turn) @ now["rotation"] - wanted_rotation
+        errors = {
+            "shift": (shift - wanted_shift).square().sum(-1).mean(1),
+            "turn": (0.5 * gyration**2 * apart.square().sum((-1, -2))).mean(1),
+            "strain": STRAIN_WEIGHT * volume ** (2 / 3) * (strain - wanted_strain).square().sum((-1, -2)),
+        }
+        weight = 1 / (1 - t).clamp(min=LATE).square()
+        loss = (weight * sum(errors.values())).mean() / 10
+        return loss, {name: error.detach().mean() for name, error in errors.items()}
+
+    # ------------------------------------------------------------ sampling
+
+    def endpoint(self, x: State, t: Float[Tensor, " batch"], condition: PoseCondition) -> State:
+        """The crystal at time 1 as a state, turned so that its cell is symmetric."""
+        S_t = lattice_from_log(x["lattice"])
+        strain, shift, turn = self.network(S_t, x["centroid"], x["rotation"], t, condition)
+        moved = S_t @ torch.linalg.matrix_exp(strain)
+        k = log_coordinates(moved)
+        U = torch.linalg.solve(lattice_from_log(k), moved)
+        return {
+            "lattice": k,
+            "centroid": (x["centroid"] + shift @ torch.linalg.inv(S_t)) % 1.0,
+            "rotation": U[:, None] @ rotation_exp(turn) @ x["rotation"],
+        }
+
+    @torch.no_grad()
+    def sample(
+        self,
+        molecules: Molecules,
+        groups: Groups,
+        task: Task,
+        generator: torch.Generator,
+        steps: int = 10,
+        start: State | None = None,
+    ) -> State:
+        """Crystals of the task, each exactly symmetric in its group; `start` replaces the noise."""
+        condition = self.condition(molecules, groups, task)
+        noise = start or self.prior(molecules, groups, task, generator)
+        return Euler(FLOW).sample(lambda x, t: self.endpoint(x, t, condition), noise, even_times(steps))
+
+
+def turned_frames(
+    condition: PoseCondition, now: State, target: State, generator: torch.Generator
+) -> tuple[PoseCondition, State, State]:
+    """The same crystals with the frame of each conformer turned by half a turn about some of its axes, or none.
+
+    Which way a principal axis points is an accident that the network must not learn.
+    """
+    batch, bodies = condition.hand.shape
+    signs = torch.randint(0, 2, (batch, bodies, 2), generator=generator) * 2.0 - 1.0
+    turn = torch.diag_embed(torch.cat([signs, signs.prod(-1, keepdim=True)], -1))
+    states = [{**x, "rotation": x["rotation"] @ turn} for x in (now, target)]
+    return replace(condition, anchors=condition.anchors @ turn), states[0], states[1]
+
+
+def build(state: State, like: Packings) -> Packings:
+    """States of one task as crystals: the molecules, hands and group are those of `like` (a batch of one)."""
+    n = len(state["lattice"])
+    return replace(
+        like,
+        lattice=lattice_from_log(state["lattice"].double()),
+        centroid=state["centroid"].double() % 1.0,
+        rotation=SO3().project(state["rotation"].double()),
+        handedness=like.handedness[:1].expand(n, -1),
+        conformer=like.conformer[:1].expand(n, -1),
+    )
+
+
+def strain_between(
+    S_t: Float[Tensor, "batch 3 3"], S_1: Float[Tensor, "batch 3 3"]
+) -> tuple[Float[Tensor, "batch 3 3"], Float[Tensor, "batch 3 3"]]:
+    """The symmetric e and the rotation U with S_t expm(e) = S_1 U."""
+    inverse = torch.linalg.inv(S_t)
+    strain = symmetric_log(inverse @ S_1 @ S_1 @ inverse.mT) / 2
+    return strain, torch.linalg.solve(S_1, S_t @ torch.linalg.matrix_exp(strain))
+
+
+def wrapped(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    return x - x.round()
+
+
+@torch.no_grad()
+def nearest_target(poses: Poses, noise: State) -> State:
+    """Of all descriptions of each crystal the one nearest to the noise.
+
+    The distance adds the squares of shifts (Å) and of turns (rad, small) times the radius of gyration.
+    """
+    groups, molecules = poses.groups, poses.molecules
+    S = lattice_from_log(poses.lattice)
+    W, w = groups.rotations[poses.group], groups.translations[poses.group]
+    Q = cartesian_operations(S, W)
+    A = molecules.symmetries[poses.molecule]  # batch bodies symmetries 3 3
+    centroid = torch.einsum("bgij,bmj->bmgi", W, poses.centroid) + w[:, None]
+    rotation = torch.einsum("bgij,bmjk,bmakl->bmgail", Q, poses.rotation, A)
+    proper = torch.linalg.det(rotation) > 0
+    proper = (
+        proper
+        & groups.operations[poses.group][:, None, :, None]
+        & molecules.symmetric[poses.molecule][:, :, None]
+    )
+    shifts, free = groups.shifts[poses.group], groups.free[poses.group]
+    bodies = poses.centroid.shape[1]
+    orders = [list(range(bodies))] + ([[1, 0]] if bodies == 2 else [])
+    best: tuple[Tensor, Tensor, Tensor] | None = None
+    for order in orders:
+        cost, c, R = _cheapest(
+            poses, noise, S, centroid[:, order], rotation[:, order], proper[:, order], shifts, free
+        )
+        same = (poses.molecule[:, order] == poses.molecule).all(1) & (poses.hand[:, order] == poses.hand).all(
+            1
+        )
+        cost = torch.where(same, cost, torch.inf)
+        if best is None:
+            best = cost, c, R
+        else:
+            better = cost < best[0]
+            best = (
+                torch.where(better, cost, best[0]),
+                torch.where(better[:, None, None], c, best[1]),
+                torch.where(better[:, None, None, None], R, best[2]),
+            )
+    assert best is not None
+    return {"lattice": poses.lattice, "centroid": best[1] % 1.0, "rotation": best[2]}
+
+
+def _cheapest(
+    poses: Poses,
+    noise: State,
+    S: Float[Tensor, "batch 3 3"],
+    centroid: Float[Tensor, "batch bodies ops 3"],
+    rotation: Float[Tensor, "batch bodies ops symmetries 3 3"],
+    proper: Bool[Tensor, "batch bodies ops symmetries"],
+    shifts: Float[Tensor, "batch shifts 3"],
+    free: Bool[Tensor, "batch 3"],
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch bodies 3"], Float[Tensor, "batch bodies 3 3"]]:
+    """Each body takes its cheapest image under one common shift of the origin."""
+    gyration = poses.molecules.gyration[poses.molecule]
+    turned = (rotation - noise["rotation"][:, :, None, None]).square().sum((-1, -2)) * (0.5 * gyration**2)[
+        ..., None, None
+    ]
+    turned = torch.where(proper, turned, torch.inf)  # batch bodies ops symmetries
+    # along free axes the first body's displacement is what the common origin is chosen for
+    slide = torch.where(
+        free[:, None, None], (noise["centroid"][:, :1] - centroid[:, 0])[:, None], 0.0
+    )  # batch 1 ops 3
+    best: tuple[Tensor, Tensor, Tensor] | None = None
+    rows = torch.arange(len(S))
+    for anchor_op in range(centroid.shape[2] if bool(free.any()) else 1):
+        aim = centroid[:, None] + shifts[:, :, None, None] + slide[:, :, None, anchor_op : anchor_op + 1]
+        apart = (
+            wrapped(aim - noise["centroid"][:, None, :, None]) @ S[:, None, None]
+        )  # batch shifts bodies ops 3
+        cost = apart.square().sum(-1)[..., None] + turned[:, None]
+        flat = cost.flatten(3)
+        least, which = flat.min(-1)  # batch shifts bodies
+        total, shift = least.sum(-1).min(-1)
+        chosen = which[rows, shift]  # batch bodies
+        op = torch.div(chosen, cost.shape[-1], rounding_mode="floor")
+        place = torch.arange(centroid.shape[1])
+        c = aim[rows, shift][rows[:, None], place, op]
+        R = rotation[rows[:, None], place, op, chosen % cost.shape[-1]]
+        if best is None:
+            best = total, c, R
+        else:
+            better = total < best[0]
+            best = (
+                torch.where(better, total, best[0]),
+                torch.where(better[:, None, None], c, best[1]),
+                torch.where(better[:, None, None, None], R, best[2]),
+            )
+    assert best is not None
+    return best

@@ -1,0 +1,363 @@
+"""A network that sees how molecules lie: contacts between anchor points of neighbours in a space group.
+
+    atoms --encoder, once per molecule--> anchors (points of the body frame with features)
+    crystal --> images of the anchors --> nearest contacts --> messages --> forces on anchors
+        --> shift and turn of each molecule, strain of the cell
+
+Directions are told in the frame of each molecule (u = h R^T v, with its rotation R and hand h), and answers are turned
+back, so every output turns, shifts and reflects with the crystal, and does not depend on the choice of cell, origin,
+asymmetric unit or order of molecules. Periodicity and symmetry are exact: neighbours are images under the operations
+of the group, and the strain is averaged over it. The network predicts the crystal at time 1 (x1-prediction).
+
+The frame of a molecule is that of its conformer: a turned conformer is another input. Conformers stand on their
+principal axes, and training turns them about these (`data.poses`).
+"""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from nucleate.geometry.lattice import SHAPE_BASIS
+
+LARGEST_NUMBER = 54  # xenon
+FAR = 1e6  # Å: where padding is put
+
+
+@dataclass(frozen=True, eq=False)
+class MoleculeBatch:
+    """Unique molecules, padded: atoms, and the anchor that each belongs to."""
+
+    numbers: Int[Tensor, "molecules atoms"]  # 0 where padded
+    positions: Float[Tensor, "molecules atoms 3"]  # Å, body frame
+    anchor: Int[Tensor, "molecules atoms"]
+    anchors: Float[Tensor, "molecules anchors 3"]  # Å, body frame
+    present: Bool[Tensor, "molecules anchors"]
+
+
+@dataclass(frozen=True, eq=False)
+class PoseCondition:
+    """What does not change on the way from noise to crystal."""
+
+    anchors: Float[Tensor, "batch bodies anchors 3"]  # Å, body frame
+    hand: Float[Tensor, "batch bodies"]  # +1, or -1 for the conformer reflected through its centroid
+    present: Bool[Tensor, "batch bodies anchors"]
+    features: Float[Tensor, "batch bodies anchors width"]
+    rotations: Float[Tensor, "batch ops 3 3"]  # of the group, on fractional columns
+    translations: Float[Tensor, "batch ops 3"]
+    operations: Bool[Tensor, "batch ops"]  # False where padded
+    log_volume: Float[Tensor, " batch"]  # of the volume (Å^3) that the cell's molecules are expected to fill
+
+    def __getitem__(self, index: Tensor | slice) -> "PoseCondition":
+        return replace(self, **{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+
+
+class AnchorEncoder(nn.Module):
+    """Features of anchors from the atoms around them: distance-based messages, mirror-blind, computed once."""
+
+    def __init__(self, width: int, layers: int = 3, basis: int = 16, reach: float = 6.0) -> None:
+        super().__init__()
+        self.element = nn.Embedding(LARGEST_NUMBER + 1, width, padding_idx=0)
+        self.radial = RadialBasis(basis, reach)
+        self.edge = nn.ModuleList(nn.Linear(basis, width) for _ in range(layers))
+        self.send = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
+        self.update = nn.ModuleList(_mlp(2 * width, width, width) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, molecules: MoleculeBatch) -> Float[Tensor, "molecules anchors width"]:
+        real = molecules.numbers > 0
+        h = self.element(molecules.numbers)
+        apart = torch.cdist(molecules.positions, molecules.positions)
+        both = real[:, :, None] & real[:, None] & (apart > 1e-3)
+        radial = self.radial(apart) * both[..., None]
+        for edge, send, update in zip(self.edge, self.send, self.update):
+            heard = (edge(radial) * both[..., None] * send(h)[:, None]).sum(2)
+            h = h + update(torch.cat([h, heard], -1)) * real[..., None]
+        count = molecules.present.shape[1]
+        member = nn.functional.one_hot(molecules.anchor, count).to(h.dtype) * real[..., None]
+        return self.norm(member.mT @ h) * molecules.present[..., None]
+
+
+class PoseNetwork(nn.Module):
+    """The crystal at time 1, seen from the crystal at time t.
+
+    `neighbours` molecules around each are looked at (nearest centroids), and of their anchors the `contacts` nearest of
+    each anchor. With `width` 64 and 3 layers some 10^5 parameters.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        layers: int = 3,
+        basis: int = 16,
+        reach: float = 10.0,
+        neighbours: int = 16,
+        contacts: int = 16,
+    ) -> None:
+        super().__init__()
+        self.neighbours, self.contacts = neighbours, contacts
+        self.encoder = AnchorEncoder(width)
+        self.radial = RadialBasis(basis, reach)
+        self.time = _mlp(2 * TIME_FREQUENCIES + 1, width, width)
+        self.place = _mlp(3, width, width)
+        self.layers = nn.ModuleList(ContactLayer(width, basis + 6) for _ in range(layers))
+        self.force = PairWeights(width, basis + 6, 3)
+        self.body = nn.Sequential(nn.LayerNorm(width), _mlp(width, 2 * width, 12))
+
+    def forward(
+        self,
+        lattice: Float[Tensor, "batch 3 3"],
+        centroid: Float[Tensor, "batch bodies 3"],
+        rotation: Float[Tensor, "batch bodies 3 3"],
+        t: Float[Tensor, " batch"],
+        condition: PoseCondition,
+    ) -> tuple[Float[Tensor, "batch 3 3"], Float[Tensor, "batch bodies 3"], Float[Tensor, "batch bodies 3"]]:
+        """Strain (symmetric, logarithmic, in the frame of `lattice`), shifts (Å) and turns (rad) that lead to time 1.
+
+        Rows of `lattice` in Å; the crystal at time 1 has rows `lattice @ exp(strain)`, centroids moved by the shift and
+        rotations `exp(turn) @ rotation`.
+        """
+        frame = condition.hand[..., None, None] * rotation
+        near = find_contacts(lattice, centroid, frame, condition, self.neighbours, self.contacts)
+        arms = condition.anchors @ frame.mT
+        radial = self.radial(near.distance) * near.weight[..., None]
+        direction = near.vector / near.distance.clamp(min=0.5)[..., None]
+        seen = torch.cat(
+            [direction @ frame[:, :, None], near.returned], -1
+        )  # from here, and from the other end
+        edge = torch.cat([radial, seen * near.weight[..., None]], -1)
+        expected = condition.log_volume - torch.linalg.det(lattice).log()
+        told = self.time(torch.cat([_waves(t), expected[:, None]], -1))
+        h = condition.features + self.place(condition.anchors / ARM) + told[:, None, None]
+        for layer in self.layers:
+            h = layer(h, edge, near, condition.present)
+        weights = self.force(h, edge, near)  # batch bodies anchors contacts 3
+        own = self.body(_mean(h, condition.present))  # batch bodies 8
+        push, twist = (
+            ((weights[..., n, None] * direction).sum(3) * condition.present[..., None]) for n in (0, 1)
+        )
+        shift = push.sum(2) + torch.einsum("bmij,bmj->bmi", frame, own[..., :3])
+        turn = _solve_inertia(arms, torch.linalg.cross(arms, twist).sum(2), condition.present)
+        turn = turn + torch.einsum("bmij,bmj->bmi", rotation, own[..., 3:6])
+        virial = torch.einsum(
+            "bmkc,bmkcx,bmkcy->bmxy", weights[..., 2] * condition.present[..., None], direction, direction
+        )
+        pressure = own[..., 6, None, None] * torch.eye(3, dtype=virial.dtype, device=virial.device)
+        strain = (virial * 0.1 + frame @ _symmetric(own[..., 7:]) @ frame.mT + pressure).mean(1)
+        return _averaged(strain, lattice, condition), shift, turn
+
+
+@dataclass(frozen=True, eq=False)
+class Contacts:
+    """For each anchor its nearest anchors of other molecules or images."""
+
+    vector: Float[Tensor, "batch bodies anchors contacts 3"]  # Å, from the anchor to its contact
+    distance: Float[Tensor, "batch bodies anchors contacts"]  # Å
+    weight: Float[Tensor, "batch bodies anchors contacts"]  # 1 for the nearest, 0 for the last and for padding
+    source: Int[Tensor, "batch bodies anchors contacts"]  # body * anchors + anchor that the contact is an image of
+    returned: Float[Tensor, "batch bodies anchors contacts 3"]  # unit vector back, in the contact's own frame
+
+
+def find_contacts(
+    lattice: Float[Tensor, "batch 3 3"],
+    centroid: Float[Tensor, "batch bodies 3"],
+    frame: Float[Tensor, "batch bodies 3 3"],
+    condition: PoseCondition,
+    neighbours: int,
+    contacts: int,
+) -> Contacts:
+    """Images of all molecules under the group and the lattice, the nearest kept; gradients flow through vectors."""
+    batch, bodies, anchors = condition.anchors.shape[:3]
+    arms = condition.anchors @ frame.mT
+    W, w = condition.rotations, condition.translations
+    images = torch.einsum("bgij,bmj->bgmi", W, centroid) + w[:, :, None]  # fractional
+    apart = images[:, None] - centroid[:, :, None, None]  # batch, own body, op, body, 3
+    shifts = _block(apart)
+    with torch.no_grad():
+        apart = apart - apart.round()
+        candidates = (apart[..., None, :] + shifts) @ lattice[:, None, None, None]
+        far = candidates.square().sum(-1)
+        far = torch.where(condition.operations[:, None, :, None, None], far, FAR)
+        own = torch.eye(bodies, dtype=torch.bool, device=far.device)
+        middle = shifts.abs().sum(-1) == 0
+        far[:, :, 0] = torch.where(own[None, :, :, None] & middle, FAR, far[:, :, 0])
+        kept = far.flatten(2).topk(min(neighbours + 1, far[0, 0].numel()), largest=False)
+        chosen = kept.indices[..., :-1]
+        horizon = kept.values[..., -1:].sqrt()  # Å, to the nearest molecule that is not looked at
+    place = torch.div(chosen, len(shifts), rounding_mode="floor")
+    op, body = torch.div(place, bodies, rounding_mode="floor"), place % bodies
+    pick = torch.arange(batch, device=op.device)[:, None, None]
+    vector = apart.flatten(2, 3).gather(2, place[..., None].expand(-1, -1, -1, 3))
+    vector = (vector + shifts[chosen % len(shifts)]) @ lattice[:, None]  # batch, own body, image, 3
+    near = fading(vector.square().sum(-1).clamp(min=1e-8).sqrt() / horizon)  # batch, own body, image
+    image_frame = cartesian_operations(lattice, W)[pick, op] @ frame[pick, body]
+    image_arms = condition.anchors[pick, body] @ image_frame.mT
+    image_real = condition.present[pick, body] & condition.operations[pick, op][..., None]
+    points = (vector[..., None, :] + image_arms).flatten(2, 3)  # from the own centroid
+    with torch.no_grad():
+        gaps = torch.cdist(arms.flatten(0, 1), points.flatten(0, 1)).unflatten(0, (batch, bodies))
+        gaps = torch.where(image_real.flatten(2)[:, :, None], gaps, FAR)
+        least = gaps.topk(min(contacts + 1, gaps.shape[-1]), largest=False)
+        nearest, limit = least.indices[..., :-1], least.values[..., -1:]
+    source = (body[..., None] * anchors + torch.arange(anchors, device=body.device)).flatten(2)
+    flat = nearest.flatten(2)
+    found = points.gather(2, flat[..., None].expand(-1, -1, -1, 3)).unflatten(2, nearest.shape[2:])
+    vector = found - arms[..., None, :]
+    distance = vector.square().sum(-1).clamp(min=1e-8).sqrt()
+    near = (
+        near[..., None].expand(-1, -1, -1, anchors).flatten(2).gather(2, flat).unflatten(2, nearest.shape[2:])
+    )
+    real = image_real.flatten(2).gather(2, flat).unflatten(2, nearest.shape[2:])
+    real = real & condition.present[..., None]
+    weight = near * fading(distance / limit) * real
+    image = torch.div(nearest, anchors, rounding_mode="floor").flatten(2)
+    frames = image_frame.flatten(-2).gather(2, image[..., None].expand(-1, -1, -1, 9))
+    frames = frames.unflatten(2, nearest.shape[2:]).unflatten(-1, (3, 3))
+    returned = -torch.einsum("bmkcx,bmkcxy->bmkcy", vector / distance.clamp(min=0.5)[..., None], frames)
+    source = source.gather(2, flat).unflatten(2, nearest.shape[2:])
+    return Contacts(vector, distance, weight, source, returned)
+
+
+def fading(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
+    """1 up to 0.7, then smoothly down to 0 at 1: what is one of the last to be looked at counts little.
+
+    An anchor is equally far from its images under an operation and its inverse; which of the two is the last must
+    not matter.
+    """
+    return 0.5 * (1 + torch.cos(math.pi * ((x - 0.7) / 0.3).clamp(0.0, 1.0)))
+
+
+class ContactLayer(nn.Module):
+    """Each anchor listens to its contacts, then to its own molecule."""
+
+    def __init__(self, width: int, basis: int) -> None:
+        super().__init__()
+        self.own, self.other, self.edge = (
+            nn.Linear(width, width), nn.Linear(width, width, bias=False), nn.Linear(basis, width, bias=False)
+        )  # fmt: skip
+        self.gate = nn.Linear(basis, width, bias=False)
+        self.update = _mlp(3 * width, width, width)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(
+        self,
+        h: Float[Tensor, "batch bodies anchors width"],
+        radial: Float[Tensor, "batch bodies anchors contacts basis"],
+        near: Contacts,
+        present: Bool[Tensor, "batch bodies anchors"],
+    ) -> Float[Tensor, "batch bodies anchors width"]:
+        x = self.norm(h)
+        pair = self.own(x)[..., None, :] + _gathered(self.other(x), near.source) + self.edge(radial)
+        heard = (nn.functional.silu(pair) * self.gate(radial)).sum(3)
+        body = _mean(x, present)[:, :, None].expand_as(x)
+        return h + self.update(torch.cat([x, heard, body], -1)) * present[..., None]
+
+
+class PairWeights(nn.Module):
+    """Numbers for each contact from both ends and the distance."""
+
+    def __init__(self, width: int, basis: int, count: int) -> None:
+        super().__init__()
+        self.own, self.other = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.edge = nn.Linear(basis, width, bias=False)
+        self.out, self.norm = nn.Linear(width, count), nn.LayerNorm(width)
+        self.gate = nn.Linear(basis, count, bias=False)
+
+    def forward(
+        self,
+        h: Float[Tensor, "batch bodies anchors width"],
+        radial: Float[Tensor, "batch bodies anchors contacts basis"],
+        near: Contacts,
+    ) -> Float[Tensor, "batch bodies anchors contacts count"]:
+        x = self.norm(h)
+        pair = self.own(x)[..., None, :] + _gathered(self.other(x), near.source) + self.edge(radial)
+        return self.out(nn.functional.silu(pair)) * self.gate(radial)
+
+
+class RadialBasis(nn.Module):
+    """Gaussians between 0 and `reach` Å, all of them zero (with slope) at `reach`."""
+
+    centres: Tensor
+
+    def __init__(self, count: int, reach: float) -> None:
+        super().__init__()
+        self.reach, self.width = reach, reach / count
+        self.register_buffer("centres", torch.linspace(0.0, reach, count), persistent=False)
+
+    def forward(self, distance: Float[Tensor, "*n"]) -> Float[Tensor, "*n basis"]:
+        bumps = torch.exp(-0.5 * ((distance[..., None] - self.centres) / self.width).square())
+        inside = 0.5 * (1 + torch.cos(math.pi * (distance / self.reach).clamp(max=1.0)))
+        return bumps * inside[..., None]
+
+
+TIME_FREQUENCIES = 8
+ARM = 3.0  # Å: a usual distance of an anchor from the centroid
+
+
+def cartesian_operations(
+    lattice: Float[Tensor, "batch 3 3"], rotations: Float[Tensor, "batch ops 3 3"]
+) -> Float[Tensor, "batch ops 3 3"]:
+    """Q = L^T W L^-T: what an operation on fractional columns does to Cartesian ones."""
+    inverse = torch.linalg.inv(lattice)
+    return lattice.mT[:, None] @ rotations @ inverse.mT[:, None]
+
+
+def _averaged(
+    strain: Float[Tensor, "batch 3 3"], lattice: Float[Tensor, "batch 3 3"], condition: PoseCondition
+) -> Float[Tensor, "batch 3 3"]:
+    """The part of a strain that keeps the group: its mean over Q^T e Q."""
+    Q = cartesian_operations(lattice, condition.rotations)
+    turned = (Q.mT @ strain[:, None] @ Q) * condition.operations[..., None, None]
+    mean = turned.sum(1) / condition.operations.sum(1)[:, None, None]
+    return (mean + mean.mT) / 2
+
+
+def _symmetric(five: Float[Tensor, "batch bodies 5"]) -> Float[Tensor, "batch bodies 3 3"]:
+    """Traceless symmetric matrices from five numbers each."""
+    basis = SHAPE_BASIS[:5].to(five)
+    return 0.1 * torch.einsum("bmk,kij->bmij", five, basis)
+
+
+def _solve_inertia(
+    arms: Float[Tensor, "batch bodies anchors 3"],
+    torque: Float[Tensor, "batch bodies 3"],
+    present: Bool[Tensor, "batch bodies anchors"],
+) -> Float[Tensor, "batch bodies 3"]:
+    """(I + 1 Å^2 n)^-1 torque with the anchors' tensor of inertia I."""
+    arms = arms * present[..., None]
+    squares = arms.square().sum((-1, -2))
+    eye = torch.eye(3, dtype=arms.dtype, device=arms.device)
+    inertia = squares[..., None, None] * eye - arms.mT @ arms
+    count = present.sum(-1)[..., None, None].to(arms.dtype)
+    return torch.linalg.solve(inertia + count.clamp(min=1) * eye, torque)
+
+
+def _block(like: Tensor) -> Float[Tensor, "27 3"]:
+    """Lattice shifts around the nearest image; those of a skew cell may need more, of a reduced one not."""
+    span = torch.tensor([-1.0, 0.0, 1.0], dtype=like.dtype, device=like.device)
+    return torch.cartesian_prod(span, span, span)
+
+
+def _gathered(
+    x: Float[Tensor, "batch bodies anchors width"], source: Int[Tensor, "batch bodies anchors contacts"]
+) -> Float[Tensor, "batch bodies anchors contacts width"]:
+    flat = source.flatten(1)
+    found = x.flatten(1, 2).gather(1, flat[..., None].expand(-1, -1, x.shape[-1]))
+    return found.unflatten(1, source.shape[1:])
+
+
+def _mean(
+    h: Float[Tensor, "batch bodies anchors width"], present: Bool[Tensor, "batch bodies anchors"]
+) -> Float[Tensor, "batch bodies width"]:
+    return (h * present[..., None]).sum(2) / present.sum(2).clamp(min=1)[..., None]
+
+
+def _waves(t: Float[Tensor, " batch"]) -> Float[Tensor, "batch waves"]:
+    steps = math.pi * torch.arange(1, TIME_FREQUENCIES + 1, dtype=t.dtype, device=t.device)
+    return torch.cat([torch.sin(t[:, None] * steps), torch.cos(t[:, None] * steps)], -1)
+
+
+def _mlp(inside: int, hidden: int, out: int) -> nn.Sequential:
+    return nn.Sequential(nn.Linear(inside, hidden), nn.SiLU(), nn.Linear(hidden, out))

@@ -1,0 +1,207 @@
+"""Flow matching in a space group: every description of a crystal is the same target, and symmetry is exact."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from nucleate.crystal.cif_read import read_crystal
+from nucleate.crystal.rigid import normalise_hydrogens
+from nucleate.crystal.standardise import represent_symmetric
+from nucleate.data.packed import PackedCrystal
+from nucleate.data.poses import canonical_state, poses_of
+from nucleate.geometry.lattice import lattice_from_log
+from nucleate.geometry.so3 import rotation_log
+from nucleate.metrics.packing import PackingReference
+from nucleate.models.molcrystalflow import (
+    FLOW,
+    PoseFlow,
+    Task,
+    build,
+    nearest_target,
+    strain_between,
+    wrapped,
+)
+from nucleate.models.molcrystalflow_training import distance_to_known, is_held_out
+from nucleate.networks.pose import PoseNetwork, cartesian_operations
+
+DATA = Path(__file__).parents[1] / "data"
+NAMES = [
+    "7210454",
+    "1100989",
+    "2003630",
+    "4110681",
+    "7100858",
+]  # P21/c, P21/c, P21, P-1 in P21/c (Z' = 1/2), Pna21
+
+
+@pytest.fixture(scope="module")
+def packed():
+    found = []
+    for name in NAMES:
+        packing, _ = represent_symmetric(normalise_hydrogens(read_crystal(DATA / f"cod_{name}.cif")))
+        found.append(PackedCrystal(packing, name, "cod"))
+    return [c for c in found if c.packing.n_bodies == 1]
+
+
+@pytest.fixture(scope="module")
+def poses(packed):
+    assert len(packed) >= 4
+    return poses_of(packed, 1)
+
+
+@pytest.fixture
+def flow():
+    torch.manual_seed(0)
+    return PoseFlow(PoseNetwork(width=16, layers=1, neighbours=8, contacts=8))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def task_of(poses):
+    return Task(poses.molecule, poses.hand, poses.group)
+
+
+def row(state, i):
+    return {name: value[i : i + 1] for name, value in state.items()}
+
+
+def state_of(poses):
+    return {"lattice": poses.lattice, "centroid": poses.centroid, "rotation": poses.rotation}
+
+
+def test_represent_and_build_undo_each_other(packed, poses):
+    for i, crystal in enumerate(packed):
+        back = build(row(state_of(poses), i), crystal.packing)
+        match = PackingReference(crystal.packing.crystal(0)).compare(back.crystal(0))
+        assert match.is_match
+        assert match.rmsd < 1e-4
+
+
+def test_the_state_is_that_of_the_shortest_cell_of_the_setting(packed):
+    """Another origin of the group changes centroids alone; the cell is found again."""
+    packing = packed[0].packing
+    k, centroid, rotation = canonical_state(packing)
+    moved = replace(packing, centroid=packing.centroid + 0.5)
+    again = canonical_state(moved)
+    torch.testing.assert_close(again[0], k)
+    torch.testing.assert_close(again[2], rotation)
+    torch.testing.assert_close(
+        wrapped(again[1] - centroid - 0.5), torch.zeros(1, 3).double(), atol=1e-9, rtol=0
+    )
+
+
+def test_noise_has_cells_that_the_group_allows_and_the_expected_volume(poses, flow):
+    many = poses[torch.arange(len(poses)).repeat(200)]
+    noise = flow.prior(many.molecules, many.groups, task_of(many), seeded())
+    metric = lattice_from_log(noise["lattice"]) @ lattice_from_log(noise["lattice"])
+    W = many.groups.rotations[many.group]
+    turned = W.mT @ metric[:, None] @ W  # the metric tensor is the same in the axes of every operation
+    there = many.groups.operations[many.group]
+    torch.testing.assert_close(turned[there], metric[:, None].expand_as(turned)[there], rtol=2e-4, atol=2e-3)
+    log_volume = math.sqrt(3) * noise["lattice"][:, 5]
+    away = log_volume - flow.log_volume(many.molecules, many.groups, task_of(many))
+    assert away.mean().abs() < 0.01
+    assert away.std() == pytest.approx(0.06, abs=0.006)
+
+
+def test_the_nearest_target_is_the_same_crystal_and_no_farther(packed, poses, flow):
+    noise = flow.prior(poses.molecules, poses.groups, task_of(poses), seeded(1))
+    target = nearest_target(poses, noise)
+    assert not torch.allclose(target["rotation"], poses.rotation, atol=1e-3)
+
+    def cost(state):
+        S = lattice_from_log(poses.lattice)
+        shift = (wrapped(state["centroid"] - noise["centroid"]) @ S).square().sum(-1)
+        turn = (state["rotation"] - noise["rotation"]).square().sum((-1, -2))
+        return (shift + 0.5 * poses.molecules.gyration[poses.molecule] ** 2 * turn).mean(1)
+
+    assert (cost(target) <= cost(state_of(poses)) + 1e-4).all()
+    for i, crystal in enumerate(packed):
+        built = build(row(target, i), crystal.packing)
+        match = PackingReference(crystal.packing.crystal(0)).compare(built.crystal(0))
+        assert match.is_match
+        assert match.rmsd < 0.2  # molecular symmetries are near-symmetries
+    assert (torch.linalg.det(target["rotation"]) > 0).all()
+
+
+def test_a_crystal_is_its_own_nearest_target(poses):
+    target = nearest_target(poses, state_of(poses))
+    torch.testing.assert_close(
+        wrapped(target["centroid"] - poses.centroid), torch.zeros_like(poses.centroid), atol=1e-5, rtol=0
+    )
+    torch.testing.assert_close(target["rotation"], poses.rotation, atol=1e-5, rtol=0)
+    assert distance_to_known(state_of(poses), task_of(poses), poses).max() < 1e-2
+
+
+class Oracle(nn.Module):
+    """Knows the target of each crystal."""
+
+    def __init__(self, target, encoder):
+        super().__init__()
+        self.target, self.encoder = target, encoder
+
+    def forward(self, lattice, centroid, rotation, t, condition):
+        S_1 = lattice_from_log(self.target["lattice"])
+        strain, U = strain_between(lattice, S_1)
+        aim = U.mT[:, None] @ self.target["rotation"]
+        turn = torch.einsum("bmij,bmj->bmi", rotation, rotation_log(rotation.mT @ aim))
+        return strain, wrapped(self.target["centroid"] - centroid) @ lattice, turn
+
+
+@pytest.mark.parametrize("steps", [1, 7])
+def test_a_network_that_knows_the_crystal_samples_it(poses, flow, steps):
+    """The frames of strain, turn and symmetric cell fit together: any number of steps ends on the target."""
+    noise = flow.prior(poses.molecules, poses.groups, task_of(poses), seeded(2))
+    target = nearest_target(poses, noise)
+    flow.network = Oracle(target, flow.network.encoder)
+    end = flow.sample(poses.molecules, poses.groups, task_of(poses), seeded(), steps, start=noise)
+    torch.testing.assert_close(end["lattice"], target["lattice"], atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        wrapped(end["centroid"] - target["centroid"]), torch.zeros_like(end["centroid"]), atol=1e-4, rtol=0
+    )
+    torch.testing.assert_close(end["rotation"], target["rotation"], atol=1e-3, rtol=0)
+
+
+def test_samples_are_exactly_symmetric(poses, flow):
+    """Whatever the network says, the cell stays one that the group allows."""
+    end = flow.sample(poses.molecules, poses.groups, task_of(poses), seeded(3), 5)
+    S = lattice_from_log(end["lattice"])
+    Q = cartesian_operations(S, poses.groups.rotations[poses.group])
+    there = poses.groups.operations[poses.group]
+    eye = torch.eye(3).expand_as(Q)
+    torch.testing.assert_close((Q @ Q.mT)[there], eye[there], atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        torch.linalg.det(end["rotation"]), torch.ones(len(poses), 1), atol=1e-4, rtol=0
+    )
+
+
+def test_the_seed_decides(poses, flow):
+    a, b = (flow.sample(poses.molecules, poses.groups, task_of(poses), seeded(4), 3) for _ in range(2))
+    assert all(torch.equal(a[name], b[name]) for name in FLOW.product.factors)
+
+
+def test_it_learns(poses, flow):
+    """A hundred steps on the same noise lower the loss by much."""
+    many = poses[torch.arange(len(poses)).repeat(4)]
+    optimizer = torch.optim.Adam(flow.parameters(), 3e-3)
+    losses = []
+    for _ in range(120):
+        loss, parts = flow(many, seeded())
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert set(parts) == {"shift", "turn", "strain"}
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_held_out_molecules_are_a_tenth():
+    share = sum(is_held_out(f"molecule {i}") for i in range(4000)) / 4000
+    assert share == pytest.approx(0.1, abs=0.02)
