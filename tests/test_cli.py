@@ -18,6 +18,7 @@ from tests.pipeline.conftest import STAND_INS, alive_in_session, start_program
 DATA = Path(__file__).parent / "data"
 SMALL = ("-n", "12", "--space-groups", "14", "--workers", "1", "--energy", "forcefield")
 COMMANDS = ("predict", "conform", "generate", "relax", "rank", "deduplicate", "match", "evaluate", "report")
+SUB_COMMANDS = ("data synthesize", "data import", "data statistics")
 
 Program = Callable[..., tuple[int, str, str]]
 
@@ -269,6 +270,12 @@ def test_folders_that_cannot_be_written(
         (("evaluate", str(URO), "--reference", str(URO), "--format", "nonsense"), "format"),
         (("evaluate", str(URO)), "Missing option"),
         (("report", "."), "crystals.parquet"),
+        (("data", "synthesize", "missing.smi", "-o", "out"), "missing.smi"),
+        (("data", "synthesize", "missing.smi"), "Missing option"),
+        (("data", "import", str(URO), "-o", "out", "--bodies", "0"), "--bodies"),
+        (("data", "import", str(URO), "-o", "out", "--splits", "missing.csv"), "missing.csv"),
+        (("data", "statistics", "."), "found none"),
+        (("data",), "Missing command"),
         (("frobnicate",), "No such command"),
         (("predict",), "Missing argument"),
     ],
@@ -283,9 +290,9 @@ def test_other_verbs_refuse_in_one_line_too(
 # ------------------------------------------------------------------ help, output
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, *SUB_COMMANDS])
 def test_every_command_explains_itself_with_an_example(command: str, program: Program) -> None:
-    code, out, err = program(command, "--help")
+    code, out, err = program(*command.split(), "--help")
     assert (code, err) == (0, "")
     assert f"Example: nucleate {command} " in out
     assert max(map(len, out.splitlines())) <= 100
@@ -336,6 +343,20 @@ def test_verbs_print_json(program: Program, tmp_path: Path) -> None:
     code, out, _ = program("relax", "packings/0001.cif", "-o", "relaxed", "--json")
     assert (code, json.loads(out)[0]["failure"]) == (0, "")
     assert (tmp_path / "relaxed" / "0001.cif").exists()
+
+
+def test_data_sets_are_made_and_shown(program: Program) -> None:
+    code, out, err = program("data", "import", URO, "-o", "out", "--workers", "1", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["outcomes"] == {"imported": 1}
+    code, out, err = program("data", "statistics", "out", "--reference", "out", "--json")
+    assert (code, err) == (0, "")
+    mine, _, apart = json.loads(out)
+    assert mine["space_groups"] == {"14": 1}
+    assert apart["apart"]["density"] == 0
+    assert "P21/c (14)" in program("data", "statistics", "out")[1]
+    assert "--resume" in program("data", "import", URO, "-o", "out")[2]
+    assert program("data", "import", URO, "-o", "out", "--resume")[0] == 0
 
 
 def test_a_list_with_no_good_line_fails(program: Program, tmp_path: Path) -> None:

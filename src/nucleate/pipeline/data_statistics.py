@@ -28,8 +28,6 @@ SPREADS = {
     "hits": "starts that ended there",
 }
 
-Values = Float[np.ndarray, " crystals"]
-
 
 @dataclass(frozen=True, eq=False)
 class DataStatistics:
@@ -44,11 +42,11 @@ class DataStatistics:
     space_groups: Counter[int]  # crystals by number; 0 where the operations have no name
     bodies: Counter[int]  # crystals by molecules in the asymmetric unit
     species: Counter[int]  # crystals by kinds of molecules
-    atoms: Values  # of the asymmetric unit
-    density: Values  # g/cm^3
-    volume: Values  # Å^3 per non-hydrogen atom
-    above: Values  # kJ/mol above the lowest of the molecule, where known
-    hits: Values  # starts that ended there, of crystals that were searched for
+    atoms: Float[np.ndarray, " crystals"]  # of the asymmetric unit
+    density: Float[np.ndarray, " crystals"]  # g/cm^3
+    volume: Float[np.ndarray, " crystals"]  # Å^3 per non-hydrogen atom
+    above: Float[np.ndarray, " known"]  # kJ/mol above the lowest of the molecule, where known
+    hits: Float[np.ndarray, " searched"]  # starts that ended there, of crystals that were searched for
 
     def as_json(self) -> dict[str, Any]:
         """Counts, and mean, standard deviation and percentiles of the rest."""
@@ -89,6 +87,8 @@ def _count(rows: Iterable[Mapping[str, Any]]) -> DataStatistics:
             columns["above"].append(row["above"])
         if row["hits"]:
             columns["hits"].append(row["hits"])
+    if not groups:
+        raise InputError("expected a data set of crystals, got one that holds no crystal", "empty file")
     arrays = {name: np.array(values, dtype=np.float64) for name, values in columns.items()}
     return DataStatistics(sum(groups.values()), len(keys), groups, bodies, species, **arrays)
 
@@ -100,14 +100,15 @@ def _contents(smiles: str) -> tuple[float, float, float]:
     options.removeHs, options.sanitize = False, False
     numbers = [atom.GetAtomicNum() for atom in Chem.MolFromSmiles(smiles, options).GetAtoms()]
     table = Chem.GetPeriodicTable()
-    return len(numbers), sum(z > 1 for z in numbers), sum(table.GetAtomicWeight(z) for z in numbers)
+    heavy = sum(z > 1 for z in numbers)
+    return float(len(numbers)), float(heavy), sum(table.GetAtomicWeight(z) for z in numbers)
 
 
 def _by_count(counts: Counter[int]) -> dict[str, int]:
     return {str(value): n for value, n in counts.most_common()}
 
 
-def spread(values: Values) -> dict[str, float] | None:
+def spread(values: Float[np.ndarray, " values"]) -> dict[str, float] | None:
     """Mean, standard deviation and percentiles; None of nothing."""
     if not len(values):
         return None
