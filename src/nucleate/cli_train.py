@@ -14,7 +14,7 @@ def train(
         Path | None, typer.Option("-o", "--output", help="Folder; by default trained/NAME.")
     ] = None,
     settings: Annotated[
-        Path | None, typer.Option(help="TOML file with [training] and [model]; unknown keys are refused.")
+        Path | None, typer.Option(help="TOML file with the tables training and model.")
     ] = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="Weights to begin with: weights or checkpoint.safetensors.")
@@ -56,6 +56,8 @@ def train(
             start=start, processes=processes, device=device, progress=tell,
         )  # fmt: skip
     card = trained.card
+    if not trained.first:
+        return
     if as_json:
         print(json.dumps(card))
     else:

@@ -18,7 +18,7 @@ class Line:
     """y = slope x + 3 + noise, learnt by a linear layer (behind dropout, if asked for)."""
 
     def __init__(
-        self, dropout: float = 0.0, hook: Callable[[], None] | None = None, noise: float = 0.1
+        self, dropout: float = 0.0, hook: Callable[[], object] | None = None, noise: float = 0.1
     ) -> None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1)

@@ -12,8 +12,8 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -119,11 +119,9 @@ def fit(
             f"set it to a multiple of {team.size}"
         )
     deadline = math.inf if minutes is None else time.monotonic() + 60 * minutes
-    with (
-        _own_chance(),
-        Interruption() as interruption,
-        _autocast(trainable.network, team.device, settings.bf16),
-    ):
+    half = settings.bf16 and team.device.type == "cuda"
+    precision = half_precision(trainable.network, "cuda") if half else nullcontext()
+    with _own_chance(), Interruption() as interruption, precision:
         stop = lambda: interruption.asked or time.monotonic() >= deadline  # noqa: E731
         training = Training(trainable, batches, settings, folder, team, identity or {}, progress)
         try:
@@ -367,16 +365,24 @@ class Training:
 
 
 def on_device(batch: Any, device: torch.device) -> Any:
-    """The batch with its tensors on the device: whatever has `to`, alone or in mappings, lists and tuples."""
-    if hasattr(batch, "to"):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {name: on_device(value, device) for name, value in batch.items()}
-    if isinstance(batch, list):
-        return [on_device(value, device) for value in batch]
-    if isinstance(batch, tuple) and type(batch) is tuple:
-        return tuple(on_device(value, device) for value in batch)
-    return batch
+    """The batch with its tensors on the device, see `mapped`."""
+    return batch if device.type == "cpu" else mapped(batch, lambda tensor: tensor.to(device))
+
+
+def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The same with every tensor changed: in mappings, lists, tuples and dataclasses; the rest stays as it is."""
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {name: mapped(own, change) for name, own in value.items()}
+    if isinstance(value, list | tuple):
+        parts = [mapped(own, change) for own in value]
+        return type(value)(*parts) if hasattr(value, "_fields") else type(value)(parts)
+    if is_dataclass(value) and not isinstance(value, type):
+        return replace(
+            value, **{f.name: mapped(getattr(value, f.name), change) for f in fields(value) if f.init}
+        )
+    return value
 
 
 def _adamw(network: nn.Module, settings: TrainSettings) -> tuple[torch.optim.AdamW, list[str]]:
@@ -418,13 +424,16 @@ def _seed_globally(seed: int) -> None:
 
 
 @contextmanager
-def _autocast(network: nn.Module, device: torch.device, wanted: bool) -> Iterator[None]:
-    """The network alone computes in bfloat16 on a GPU; geometry and losses around it stay in float32."""
-    if device.type != "cuda" or not wanted:
-        yield
-        return
-    own = network.forward
-    network.forward = torch.autocast(device.type, torch.bfloat16)(own)
+def half_precision(network: nn.Module, device: str) -> Iterator[None]:
+    """The network alone computes in bfloat16 (autocast) and answers in float32: geometry and loss stay exact."""
+    own, lower = network.forward, torch.autocast(device, torch.bfloat16)
+
+    def forward(*arguments: Any, **named: Any) -> Any:
+        with lower:
+            answer = own(*arguments, **named)
+        return mapped(answer, lambda tensor: tensor.float() if tensor.dtype == torch.bfloat16 else tensor)
+
+    network.forward = forward
     try:
         yield
     finally:
