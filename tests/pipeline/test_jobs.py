@@ -66,7 +66,8 @@ def test_closing_ends_the_processes_at_once() -> None:
 
 
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks at processes through /proc")
-def test_a_killed_parent_takes_its_processes_along(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
+def test_processes_do_not_outlive_their_parent(how: signal.Signals, tmp_path: Path) -> None:
     script = (
         "from pathlib import Path\n"
         "from nucleate.pipeline.jobs import Job, answers\n"
@@ -74,10 +75,16 @@ def test_a_killed_parent_takes_its_processes_along(tmp_path: Path) -> None:
         f"for answer in answers(Path({str(PROGRAM)!r}), {{}}, jobs, 2, 300.0):\n"
         "    print(answer.reply['pid'], flush=True)\n"
     )
-    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, cwd=tmp_path)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        cwd=tmp_path,
+    )
     assert parent.stdout is not None
     pid = int(parent.stdout.readline())
     assert alive(pid)
-    os.kill(parent.pid, signal.SIGKILL)
+    os.kill(parent.pid, how)
     parent.communicate(timeout=10)
     wait_until(lambda: not alive(pid), 10)

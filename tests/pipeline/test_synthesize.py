@@ -12,6 +12,7 @@ from nucleate.errors import InputError
 from nucleate.metrics.clashes import has_clash
 from nucleate.metrics.heavy_molecules import molecule_key
 from nucleate.pipeline import synthesize as module
+from nucleate.pipeline.folders import hold_folder
 from nucleate.pipeline.synthesize import (
     Given,
     Synthesized,
@@ -201,3 +202,10 @@ def test_resuming_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "00000.parquet").write_bytes(b"rubbish")
     with pytest.raises(InputError, match="expected a shard"):
         run(["C", "CC"], tmp_path, resume=True)
+
+
+@pytest.mark.usefixtures("quick")
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    with hold_folder(tmp_path), pytest.raises(InputError, match="another run"):
+        run(["C"], tmp_path)
+    assert run(["C"], tmp_path).outcomes == {"done": 1}

@@ -3,5 +3,6 @@
 | file | what |
 |---|---|
 | `predictions/` | readers of what generators of crystals write, ours and others' |
+| `packed` | rigid-molecule crystals as rows of parquet shards |
 | `space_groups` | how often organic molecules choose each space group |
 """

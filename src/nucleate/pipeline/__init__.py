@@ -13,4 +13,6 @@
 | `reference` | was a known crystal found? |
 | `landscape`, `run_record`, `folders` | the result folder |
 | `crystal_files` | relax, rank, deduplicate and match on CIF files |
+| `synthesize`, `import_crystals`, `data_statistics` | data sets: made by search, read from CIF files, in numbers |
+| `jobs` | many jobs in processes of their own; `*_worker` are their programs |
 """

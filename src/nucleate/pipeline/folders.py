@@ -1,10 +1,16 @@
 """Folders that results go to."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from nucleate.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # not on every system; folders are not held there
+    fcntl = None  # type: ignore[assignment]
 
 
 def make_folder(folder: Path) -> Path:
@@ -16,6 +22,26 @@ def make_folder(folder: Path) -> Path:
     if not os.access(folder, os.W_OK | os.X_OK):
         raise InputError(_refusal(folder, "no permission to write"))
     return folder
+
+
+@contextmanager
+def hold_folder(folder: Path) -> Iterator[None]:
+    """Keep other runs out of a folder; the system lets go of it however this process ends.
+
+    Raises InputError where another run is under way there.
+    """
+    if fcntl is None:
+        yield
+        return
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"expected a folder that nothing writes to, got {folder} where another run is under way; wait for it "
+                "or choose another with -o"
+            ) from None
+        yield
 
 
 def _refusal(folder: Path, why: str) -> str:

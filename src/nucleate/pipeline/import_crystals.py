@@ -43,7 +43,7 @@ from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.metrics.heavy_molecules import heavy_keys
 from nucleate.pipeline.crystal_files import cif_files
-from nucleate.pipeline.folders import distinct_names, make_folder
+from nucleate.pipeline.folders import distinct_names, hold_folder, make_folder
 from nucleate.pipeline.jobs import Answer, Job, answers
 
 PROGRAM = Path(__file__).with_name("import_worker.py")
@@ -136,9 +136,20 @@ def import_crystals(
     files = cif_files(given)
     names = dict(zip(distinct_names(_name_of(path) for path in files), files))
     table = None if splits is None else read_splits(splits)
-    make_folder(folder)
-    known = _earlier(folder, settings, resume)
-    tell = progress or (lambda *_: None)
+    with hold_folder(make_folder(folder)):
+        known = _earlier(folder, settings, resume)
+        return _import(names, folder, settings, table, known, progress or (lambda *_: None))
+
+
+def _import(
+    names: Mapping[str, Path],
+    folder: Path,
+    settings: ImportSettings,
+    table: Mapping[str, str] | None,
+    known: _Progress,
+    tell: Callable[[int, int, str], None],
+) -> Imported:
+    """Take up the files that are not known yet, and write everything."""
     interrupted = False
     tell(len(known.outcomes), len(names), "")
     try:

@@ -28,7 +28,7 @@ from nucleate.physics.minimise import CLASH
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.composition import read_subject
 from nucleate.pipeline.conform import ConformSettings
-from nucleate.pipeline.folders import make_folder
+from nucleate.pipeline.folders import hold_folder, make_folder
 from nucleate.pipeline.generate import arms
 from nucleate.pipeline.jobs import Answer, Job, answers
 from nucleate.pipeline.search import SearchResult, search
@@ -100,13 +100,25 @@ def synthesize(
 
     Molecules with a key in `exclude` are left out and counted; Ctrl-C ends the run early. Raises InputError where the
     folder already holds a data set and `resume` is not set, or one of other settings, of other molecules or of
-    excluded ones, and NucleateError where no process can be started.
+    excluded ones, or where another run is under way there, and NucleateError where no process can be started.
     """
-    make_folder(folder)
-    excluded = frozenset(exclude)
+    with hold_folder(make_folder(folder)):
+        return _synthesize(
+            molecules, folder, settings, frozenset(exclude), resume, progress or (lambda *_: None)
+        )
+
+
+def _synthesize(
+    molecules: Sequence[Given],
+    folder: Path,
+    settings: SynthesizeSettings,
+    excluded: frozenset[str],
+    resume: bool,
+    tell: Callable[[int, int, str], None],
+) -> Synthesized:
+    """Take up the molecules that are not done yet."""
     done, crystals = _finished(folder, molecules, settings, excluded, resume)
     shard = _Shard(folder, settings)
-    tell = progress or (lambda *_: None)
     interrupted = False
 
     def record(number: int, outcome: str, rows: Sequence[dict[str, Any]], why: str) -> None:
