@@ -8,7 +8,13 @@ import torch
 
 from nucleate.geometry.lattice import lattice_from_log, log_coordinates, volume
 from nucleate.geometry.so3 import random_rotation, rotation_exp
-from nucleate.networks.molcrystalnet import BodyCondition, MolCrystalNet, rotation_powers, unit_metric
+from nucleate.networks.molcrystalnet import (
+    BodyCondition,
+    MolCrystalNet,
+    cell_in_body,
+    rotation_powers,
+    unit_metric,
+)
 
 SMALL = {
     "hidden": 32, "layers": 3, "time_width": 16, "molecule_width": 8, "node_width": 16, "harmonics": 5, "turns": 3,
@@ -19,18 +25,24 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def small_network(dtype=torch.float64):
+def small_network(dtype=torch.float64, sees_cell=False):
     """Random weights; the heads louder than they start, so that a change in them shows."""
     torch.manual_seed(0)
-    net = MolCrystalNet(**SMALL)
+    net = MolCrystalNet(**SMALL, sees_cell=sees_cell)
     for head in (net.velocity, net.turn, net.strain):
         torch.nn.init.normal_(head[-1].weight, std=0.3, generator=generator(9))
     return net.to(dtype)
 
 
 @pytest.fixture(scope="module")
-def net():
+def blind():
+    """As published."""
     return small_network()
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["published", "sees_cell"])
+def net(request):
+    return small_network(sees_cell=request.param)
 
 
 @pytest.fixture(scope="module")
@@ -106,13 +118,18 @@ def test_padding_and_company_change_nothing(net, crystals):
     torch.testing.assert_close(expected["rotation"][4, 2:], state["rotation"][4, 2:])
 
 
-def test_turning_all_molecules_together_is_not_seen_as_published(net, crystals):
+def test_turning_all_molecules_together_is_not_seen_as_published(blind, crystals):
     """The known blindness: rotations of the molecules against the cell change no output but turn along."""
     state, t, condition = crystals
-    turn = random_rotation(5, 1, generator=generator(8))
-    expected = net(state, t, condition)
-    found = net(state | {"rotation": turn @ state["rotation"]}, t, condition)
+    turned = random_rotation(5, 1, generator=generator(8)) @ state["rotation"]
+    turn = turned[:, :1] @ state["rotation"][:, :1].mT
+    expected = blind(state, t, condition)
+    found = blind(state | {"rotation": turned}, t, condition)
     assert_same(found, expected | {"rotation": turn @ expected["rotation"]})
+    sighted = small_network(sees_cell=True)
+    expected, found = sighted(state, t, condition), sighted(state | {"rotation": turned}, t, condition)
+    seen = change(found, expected | {"rotation": turn @ expected["rotation"]}, condition.mask)
+    assert all(size > 1e-3 for size in seen.values()), seen
 
 
 def test_everything_else_is_seen(net, crystals):
@@ -216,7 +233,7 @@ def test_gradients_reach_every_parameter(crystals):
 def test_single_precision_agrees_with_double_and_half_stays_near(net, crystals):
     state, t, condition = crystals
     expected = net(state, t, condition)
-    single = small_network(torch.float32)
+    single = small_network(torch.float32, net.sees_cell)
     low = {n: v.float() for n, v in state.items()}
     told = replace(condition, embedding=condition.embedding.float(), features=condition.features.float())
     found = single(low, t.float(), told)
@@ -241,6 +258,14 @@ def test_the_metric_is_that_of_the_cell_at_unit_volume():
     L = L * torch.linalg.det(L).sign()[:, None, None]
     expected = L @ L.mT / volume(L)[:, None, None] ** (2 / 3)
     torch.testing.assert_close(unit_metric(log_coordinates(L)), expected)
+
+
+def test_the_cell_in_the_frame_of_a_body_turns_against_it():
+    k = torch.randn(4, 6, generator=generator(), dtype=torch.float64)
+    R = random_rotation(4, 3, generator=generator(1))
+    seen = cell_in_body(k, R)
+    torch.testing.assert_close(seen @ seen.mT, unit_metric(k)[:, None].expand_as(seen))
+    torch.testing.assert_close(seen @ R.mT, cell_in_body(k, torch.eye(3).double().expand_as(R)))
 
 
 def test_powers_turn_by_multiples_of_the_angle():

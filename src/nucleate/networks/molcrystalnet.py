@@ -6,8 +6,9 @@
 
 What an edge knows does not change when a molecule moves by a lattice vector, when all move together, or when their
 order changes. **It is blind, as published, to a rotation of all molecules together** with the cell held still: it sees
-rotations of molecules relative to each other only, never relative to the cell or to a displacement.
-`networks/pose.py` is the network that sees.
+rotations of molecules relative to each other only, never relative to the cell or to a displacement. So it cannot learn
+how molecules are turned where the noise turns them uniformly: the best it can say is where they are. `sees_cell`
+gives every body the cell as seen from its own frame, which is all that is missing.
 
 Mended against the published code: displacements are odd and continuous at cell faces (they were taken modulo 1);
 relative rotations are matrices and their powers instead of three angles that are singular at 0 and pi; no
@@ -109,14 +110,21 @@ class MolCrystalNet(nn.Module):
         node_width: int = 128,
         harmonics: int = 32,
         turns: int = 12,
+        sees_cell: bool = False,
     ) -> None:
-        """`harmonics` of the centroid differences and `turns` (powers) of the relative rotations are looked at."""
+        """`harmonics` of the centroid differences and `turns` (powers) of the relative rotations are looked at.
+
+        With `sees_cell` (not published) the lattice vectors in the frame of each body are among its features.
+        """
         super().__init__()
+        self.sees_cell = sees_cell
         self.time_width, self.harmonics, self.turns = time_width, harmonics, turns
         self.embedder = MoleculeEmbedder(molecule_width)
         self.scores, self.lattice_scores = Standardise(features), Standardise(6)
         self.molecule = nn.Linear(molecule_width, node_width)
-        self.node = nn.Sequential(nn.Linear(node_width + features + time_width, hidden), nn.LayerNorm(hidden))
+        self.node = nn.Sequential(
+            nn.Linear(node_width + features + time_width + 9 * sees_cell, hidden), nn.LayerNorm(hidden)
+        )
         self.edge = nn.Linear(6 * harmonics + 9 * turns + 3, layers * hidden, bias=False)
         self.cell = nn.Linear(LATTICE_FEATURES, layers * hidden)
         self.hands = nn.Embedding(2, hidden)
@@ -138,7 +146,7 @@ class MolCrystalNet(nn.Module):
             pairs, cell = self.edge_features(state), self.cell_features(state["lattice"])
         edges, cells = (m.chunk(len(self.layers), -1) for m in (self.edge(pairs), self.cell(cell)))
         mirrored = (condition.handedness < 0).long()
-        h = self.node(self.node_features(t.to(present), condition))
+        h = self.node(self.node_features(state, t.to(present), condition))
         for fuse, layer, edge, cell in zip(self.fusions, self.layers, edges, cells):
             h = layer(fuse(h, self.hands.weight, mirrored), edge, cell, share)
         strain = self.strain((share[:, None] @ h).squeeze(1))
@@ -151,13 +159,17 @@ class MolCrystalNet(nn.Module):
         return {"lattice": lattice, "centroid": velocity - drift, "rotation": rotation}
 
     def node_features(
-        self, t: Float[Tensor, " batch"], condition: BodyCondition
+        self, state: State, t: Float[Tensor, " batch"], condition: BodyCondition
     ) -> Float[Tensor, "batch bodies inputs"]:
         """Molecule vector, 18 features, time. Scores beyond a few deviations are drawn in (asinh)."""
         bodies = condition.mask.shape[1]
         told = time_waves(t, self.time_width)[:, None].expand(-1, bodies, -1)
         scores = torch.asinh(self.scores(condition.features.to(t.dtype)))
-        return torch.cat([self.molecule(condition.embedding), scores, told], -1)
+        parts = [self.molecule(condition.embedding), scores, told]
+        if self.sees_cell:
+            with _own_precision(t):
+                parts.append(cell_in_body(state["lattice"], state["rotation"]).flatten(2))
+        return torch.cat(parts, -1)
 
     def edge_features(self, state: State) -> Float[Tensor, "batch bodies bodies edge"]:
         """Of each ordered pair (i, j): waves of the difference of centroids, its direction, relative rotation."""
@@ -177,6 +189,17 @@ def unit_metric(k: Float[Tensor, "*n 6"]) -> Float[Tensor, "*n 3 3"]:
     """L L^T / V^(2/3) of the cell with log coordinates k: the cell of twice the shape, without its volume."""
     shape = torch.cat([2 * k[..., :5], torch.zeros_like(k[..., 5:])], -1)
     return lattice_from_log(shape)
+
+
+def cell_in_body(
+    k: Float[Tensor, "batch 6"], rotation: Float[Tensor, "batch bodies 3 3"]
+) -> Float[Tensor, "batch bodies 3 3"]:
+    """Rows R^T l_k: the lattice vectors of the cell, scaled to unit volume, in the frame of each body.
+
+    The frame of the world is that of `lattice_from_log`, in which L is symmetric.
+    """
+    shape = torch.cat([k[:, :5], torch.zeros_like(k[:, 5:])], -1)
+    return lattice_from_log(shape)[:, None] @ rotation
 
 
 def rotation_powers(rotation: Float[Tensor, "*n 3 3"], count: int) -> Float[Tensor, "*n entries"]:
