@@ -162,6 +162,8 @@ def test_what_cannot_be_trained():
         train("toy", Path("nowhere"), Path("out"))
     with pytest.raises(InputError, match="expected settings as TOML in nowhere"):
         quick(settings=Path("nowhere.toml"))
+    with pytest.raises(InputError, match="--device: expected auto, cpu or cuda, got 'gpu'"):
+        quick(device="gpu")
     assert not Path("out").exists()
 
 

@@ -30,7 +30,7 @@ class Alone:
     rank, size = 0, 1
 
     def __init__(self, device: str = "auto") -> None:
-        self.device = best_device() if device == "auto" else torch.device(device)
+        self.device = device_named(device)
 
     def add(self, vector: Tensor) -> None:
         """The sum over one process is the vector itself."""
@@ -51,7 +51,7 @@ class FabricTeam:
                 f"expected lightning-fabric for {size} processes, found none; pip install 'nucleate[train]'",
                 reason="missing package",
             ) from None
-        kind = best_device().type if device == "auto" else torch.device(device).type
+        kind = device_named(device).type
         if kind == "cuda" and torch.cuda.device_count() < size:
             found = torch.cuda.device_count()
             raise InputError(f"expected a GPU for each of {size} processes, found {found}; ask for fewer")
@@ -65,6 +65,11 @@ class FabricTeam:
         vector.copy_(self._fabric.all_reduce(vector, reduce_op="sum"))
 
 
-def best_device() -> torch.device:
-    """The first GPU that torch can use, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+def device_named(name: str) -> torch.device:
+    """`cpu`, `cuda`, or `auto`: the GPU if torch can use one. Raises InputError for others, and for no GPU."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cpu" or (name == "cuda" and torch.cuda.is_available()):
+        return torch.device(name)
+    found = "no GPU that torch can use" if name == "cuda" else repr(name)
+    raise InputError(f"--device: expected auto, cpu or cuda, got {found}", reason="no such device")
