@@ -102,7 +102,9 @@ class PoseNetwork(nn.Module):
         self.radial = RadialBasis(basis, reach)
         self.time = _mlp(2 * TIME_FREQUENCIES + 1, width, width)
         self.place = _mlp(3, width, width)
+        self.looks = nn.ModuleList(ImageLayer(width, basis + 12) for _ in range(layers))
         self.layers = nn.ModuleList(ContactLayer(width, basis + 6) for _ in range(layers))
+        self.pull = nn.Linear(2 * width, 5)
         self.force = PairWeights(width, basis + 6, 3)
         self.body = nn.Sequential(nn.LayerNorm(width), _mlp(width, 2 * width, 12))
 
@@ -120,7 +122,8 @@ class PoseNetwork(nn.Module):
         rotations `exp(turn) @ rotation`.
         """
         frame = condition.hand[..., None, None] * rotation
-        near = find_contacts(lattice, centroid, frame, condition, self.neighbours, self.contacts)
+        images = find_images(lattice, centroid, frame, condition, self.neighbours)
+        near = find_contacts(frame, images, condition, self.contacts)
         arms = condition.anchors @ frame.mT
         radial = self.radial(near.distance) * near.weight[..., None]
         direction = near.vector / near.distance.clamp(min=0.5)[..., None]
@@ -131,22 +134,58 @@ class PoseNetwork(nn.Module):
         expected = condition.log_volume - torch.linalg.det(lattice).log()
         told = self.time(torch.cat([_waves(t), expected[:, None]], -1))
         h = condition.features + self.place(condition.anchors / ARM) + told[:, None, None]
-        for layer in self.layers:
-            h = layer(h, edge, near, condition.present)
+        x = _mean(h, condition.present)
+        geometry = self.geometry(images, frame)
+        for look, layer in zip(self.looks, self.layers):
+            x, heard = look(x, geometry, images)
+            h = layer(h, x, edge, near, condition.present)
+            x = x + _mean(h, condition.present)
         weights = self.force(h, edge, near)  # batch bodies anchors contacts 3
-        own = self.body(_mean(h, condition.present))  # batch bodies 8
+        own = self.body(x)  # batch bodies 12
         push, twist = (
             ((weights[..., n, None] * direction).sum(3) * condition.present[..., None]) for n in (0, 1)
         )
-        shift = push.sum(2) + torch.einsum("bmij,bmj->bmi", frame, own[..., :3])
+        pull = self.pull(heard) * images.weight[..., None]  # batch bodies images 5
+        line = images.vector / images.distance.clamp(min=2.0)[..., None]
+        shift = (
+            push.sum(2) + (pull[..., :1] * line).sum(2) + torch.einsum("bmij,bmj->bmi", frame, own[..., :3])
+        )
         turn = _solve_inertia(arms, torch.linalg.cross(arms, twist).sum(2), condition.present)
-        turn = turn + torch.einsum("bmij,bmj->bmi", rotation, own[..., 3:6])
+        # axes of the body turned towards neighbours or away from them
+        lever = torch.einsum("bmnk,bmik,bmnj->bmij", pull[..., 2:], rotation, line)
+        turn = (
+            turn
+            + _axial(lever) * condition.hand[..., None]
+            + torch.einsum("bmij,bmj->bmi", rotation, own[..., 3:6])
+        )
         virial = torch.einsum(
             "bmkc,bmkcx,bmkcy->bmxy", weights[..., 2] * condition.present[..., None], direction, direction
         )
         pressure = own[..., 6, None, None] * torch.eye(3, dtype=virial.dtype, device=virial.device)
-        strain = (virial * 0.1 + frame @ _symmetric(own[..., 7:]) @ frame.mT + pressure).mean(1)
+        virial = virial + torch.einsum("bmn,bmnx,bmny->bmxy", pull[..., 1], line, line)
+        strain = (virial * 0.03 + frame @ _symmetric(own[..., 7:]) @ frame.mT + pressure).mean(1)
         return _averaged(strain, lattice, condition), shift, turn
+
+    def geometry(
+        self, images: "Images", frame: Float[Tensor, "batch bodies 3 3"]
+    ) -> Float[Tensor, "batch bodies images numbers"]:
+        """Where each image is and how it lies, told in the frame of the molecule that looks."""
+        where = (images.vector @ frame) / ARM
+        lies = (frame.mT[:, :, None] @ images.frame).flatten(-2)
+        return torch.cat([self.radial(images.distance), where, lies], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """For each molecule its nearest neighbours: images of all molecules under the group and the lattice."""
+
+    vector: Float[Tensor, "batch bodies images 3"]  # Å, from centroid to centroid
+    distance: Float[Tensor, "batch bodies images"]  # Å
+    frame: Float[
+        Tensor, "batch bodies images 3 3"
+    ]  # turns body-frame positions of the image into Cartesian ones
+    body: Int[Tensor, "batch bodies images"]  # whose image it is
+    weight: Float[Tensor, "batch bodies images"]  # 1 for the nearest, 0 for the last
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,68 +194,81 @@ class Contacts:
 
     vector: Float[Tensor, "batch bodies anchors contacts 3"]  # Å, from the anchor to its contact
     distance: Float[Tensor, "batch bodies anchors contacts"]  # Å
-    weight: Float[Tensor, "batch bodies anchors contacts"]  # 1 for the nearest, 0 for the last and for padding
-    source: Int[Tensor, "batch bodies anchors contacts"]  # body * anchors + anchor that the contact is an image of
+    weight: Float[
+        Tensor, "batch bodies anchors contacts"
+    ]  # 1 for the nearest, 0 for the last and for padding
+    source: Int[
+        Tensor, "batch bodies anchors contacts"
+    ]  # body * anchors + anchor that the contact is an image of
     returned: Float[Tensor, "batch bodies anchors contacts 3"]  # unit vector back, in the contact's own frame
 
 
-def find_contacts(
+def find_images(
     lattice: Float[Tensor, "batch 3 3"],
     centroid: Float[Tensor, "batch bodies 3"],
     frame: Float[Tensor, "batch bodies 3 3"],
     condition: PoseCondition,
     neighbours: int,
-    contacts: int,
-) -> Contacts:
-    """Images of all molecules under the group and the lattice, the nearest kept; gradients flow through vectors."""
-    batch, bodies, anchors = condition.anchors.shape[:3]
-    arms = condition.anchors @ frame.mT
+) -> Images:
+    """The nearest by centroids, of all operations in the 27 cells around the nearest copy; exact for short cells."""
+    bodies = centroid.shape[1]
     W, w = condition.rotations, condition.translations
-    images = torch.einsum("bgij,bmj->bgmi", W, centroid) + w[:, :, None]  # fractional
-    apart = images[:, None] - centroid[:, :, None, None]  # batch, own body, op, body, 3
+    copies = torch.einsum("bgij,bmj->bgmi", W, centroid) + w[:, :, None]  # fractional
+    apart = copies[:, None] - centroid[:, :, None, None]  # batch, own body, op, body, 3
     shifts = _block(apart)
     with torch.no_grad():
         apart = apart - apart.round()
-        candidates = (apart[..., None, :] + shifts) @ lattice[:, None, None, None]
-        far = candidates.square().sum(-1)
+        far = ((apart[..., None, :] + shifts) @ lattice[:, None, None, None]).square().sum(-1)
         far = torch.where(condition.operations[:, None, :, None, None], far, FAR)
         own = torch.eye(bodies, dtype=torch.bool, device=far.device)
         middle = shifts.abs().sum(-1) == 0
         far[:, :, 0] = torch.where(own[None, :, :, None] & middle, FAR, far[:, :, 0])
         kept = far.flatten(2).topk(min(neighbours + 1, far[0, 0].numel()), largest=False)
-        chosen = kept.indices[..., :-1]
-        horizon = kept.values[..., -1:].sqrt()  # Å, to the nearest molecule that is not looked at
+        chosen, horizon = (
+            kept.indices[..., :-1],
+            kept.values[..., -1:].sqrt(),
+        )  # Å, to the nearest one left out
     place = torch.div(chosen, len(shifts), rounding_mode="floor")
     op, body = torch.div(place, bodies, rounding_mode="floor"), place % bodies
-    pick = torch.arange(batch, device=op.device)[:, None, None]
+    pick = torch.arange(len(lattice), device=op.device)[:, None, None]
     vector = apart.flatten(2, 3).gather(2, place[..., None].expand(-1, -1, -1, 3))
-    vector = (vector + shifts[chosen % len(shifts)]) @ lattice[:, None]  # batch, own body, image, 3
-    near = fading(vector.square().sum(-1).clamp(min=1e-8).sqrt() / horizon)  # batch, own body, image
-    image_frame = cartesian_operations(lattice, W)[pick, op] @ frame[pick, body]
-    image_arms = condition.anchors[pick, body] @ image_frame.mT
-    image_real = condition.present[pick, body] & condition.operations[pick, op][..., None]
-    points = (vector[..., None, :] + image_arms).flatten(2, 3)  # from the own centroid
+    vector = (vector + shifts[chosen % len(shifts)]) @ lattice[:, None]
+    distance = vector.square().sum(-1).clamp(min=1e-8).sqrt()
+    turned = cartesian_operations(lattice, W)[pick, op] @ frame[pick, body]
+    there = condition.operations[pick, op]
+    return Images(vector, distance, turned, body, fading(distance / horizon) * there)
+
+
+def find_contacts(
+    frame: Float[Tensor, "batch bodies 3 3"], images: Images, condition: PoseCondition, contacts: int
+) -> Contacts:
+    """The nearest anchors of the images; gradients flow through their vectors."""
+    batch, bodies, anchors = condition.anchors.shape[:3]
+    pick = torch.arange(batch, device=frame.device)[:, None, None]
+    arms = condition.anchors @ frame.mT
+    points = images.vector[..., None, :] + condition.anchors[pick, images.body] @ images.frame.mT
+    points = points.flatten(2, 3)  # from the own centroid
+    there = (condition.present[pick, images.body] & (images.weight > 0)[..., None]).flatten(2)
     with torch.no_grad():
         gaps = torch.cdist(arms.flatten(0, 1), points.flatten(0, 1)).unflatten(0, (batch, bodies))
-        gaps = torch.where(image_real.flatten(2)[:, :, None], gaps, FAR)
+        gaps = torch.where(there[:, :, None], gaps, FAR)
         least = gaps.topk(min(contacts + 1, gaps.shape[-1]), largest=False)
         nearest, limit = least.indices[..., :-1], least.values[..., -1:]
-    source = (body[..., None] * anchors + torch.arange(anchors, device=body.device)).flatten(2)
     flat = nearest.flatten(2)
+    image = torch.div(flat, anchors, rounding_mode="floor")
+
+    def of_contact(x: Tensor) -> Tensor:
+        return x.gather(2, image).unflatten(2, nearest.shape[2:])
+
     found = points.gather(2, flat[..., None].expand(-1, -1, -1, 3)).unflatten(2, nearest.shape[2:])
     vector = found - arms[..., None, :]
     distance = vector.square().sum(-1).clamp(min=1e-8).sqrt()
-    near = (
-        near[..., None].expand(-1, -1, -1, anchors).flatten(2).gather(2, flat).unflatten(2, nearest.shape[2:])
-    )
-    real = image_real.flatten(2).gather(2, flat).unflatten(2, nearest.shape[2:])
-    real = real & condition.present[..., None]
-    weight = near * fading(distance / limit) * real
-    image = torch.div(nearest, anchors, rounding_mode="floor").flatten(2)
-    frames = image_frame.flatten(-2).gather(2, image[..., None].expand(-1, -1, -1, 9))
+    real = there.gather(2, flat).unflatten(2, nearest.shape[2:]) & condition.present[..., None]
+    frames = images.frame.flatten(-2).gather(2, image[..., None].expand(-1, -1, -1, 9))
     frames = frames.unflatten(2, nearest.shape[2:]).unflatten(-1, (3, 3))
     returned = -torch.einsum("bmkcx,bmkcxy->bmkcy", vector / distance.clamp(min=0.5)[..., None], frames)
-    source = source.gather(2, flat).unflatten(2, nearest.shape[2:])
+    weight = of_contact(images.weight) * fading(distance / limit) * real
+    source = of_contact(images.body) * anchors + nearest % anchors
     return Contacts(vector, distance, weight, source, returned)
 
 
@@ -229,8 +281,34 @@ def fading(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return 0.5 * (1 + torch.cos(math.pi * ((x - 0.7) / 0.3).clamp(0.0, 1.0)))
 
 
+class ImageLayer(nn.Module):
+    """Each molecule listens to its neighbours: who they are, where, and how they lie."""
+
+    def __init__(self, width: int, numbers: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.own, self.other = nn.Linear(width, 2 * width), nn.Linear(width, 2 * width, bias=False)
+        self.edge = nn.Linear(numbers, 2 * width, bias=False)
+        self.message = nn.Sequential(nn.SiLU(), nn.Linear(2 * width, 2 * width), nn.SiLU())
+        self.update = _mlp(3 * width, 2 * width, width)
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch bodies width"],
+        geometry: Float[Tensor, "batch bodies images numbers"],
+        images: Images,
+    ) -> tuple[Float[Tensor, "batch bodies width"], Float[Tensor, "batch bodies images messages"]]:
+        """What each molecule has become, and what it heard from each image."""
+        y = self.norm(x)
+        pick = torch.arange(len(x), device=x.device)[:, None, None]
+        pair = self.own(y)[:, :, None] + self.other(y)[pick, images.body] + self.edge(geometry)
+        heard = self.message(pair)
+        total = (heard * images.weight[..., None]).sum(2)
+        return x + self.update(torch.cat([y, total / 4], -1)), heard
+
+
 class ContactLayer(nn.Module):
-    """Each anchor listens to its contacts, then to its own molecule."""
+    """Each anchor listens to its contacts, and to its own molecule."""
 
     def __init__(self, width: int, basis: int) -> None:
         super().__init__()
@@ -244,15 +322,16 @@ class ContactLayer(nn.Module):
     def forward(
         self,
         h: Float[Tensor, "batch bodies anchors width"],
-        radial: Float[Tensor, "batch bodies anchors contacts basis"],
+        x: Float[Tensor, "batch bodies width"],
+        edge: Float[Tensor, "batch bodies anchors contacts numbers"],
         near: Contacts,
         present: Bool[Tensor, "batch bodies anchors"],
     ) -> Float[Tensor, "batch bodies anchors width"]:
-        x = self.norm(h)
-        pair = self.own(x)[..., None, :] + _gathered(self.other(x), near.source) + self.edge(radial)
-        heard = (nn.functional.silu(pair) * self.gate(radial)).sum(3)
-        body = _mean(x, present)[:, :, None].expand_as(x)
-        return h + self.update(torch.cat([x, heard, body], -1)) * present[..., None]
+        y = self.norm(h)
+        pair = self.own(y)[..., None, :] + _gathered(self.other(y), near.source) + self.edge(edge)
+        heard = (nn.functional.silu(pair) * self.gate(edge)).sum(3)
+        body = x[:, :, None].expand_as(y)
+        return h + self.update(torch.cat([y, heard, body], -1)) * present[..., None]
 
 
 class PairWeights(nn.Module):
@@ -318,6 +397,18 @@ def _symmetric(five: Float[Tensor, "batch bodies 5"]) -> Float[Tensor, "batch bo
     """Traceless symmetric matrices from five numbers each."""
     basis = SHAPE_BASIS[:5].to(five)
     return 0.1 * torch.einsum("bmk,kij->bmij", five, basis)
+
+
+def _axial(matrix: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 3"]:
+    """sum of a x b for a matrix that is a sum of a b^T."""
+    return torch.stack(
+        [
+            matrix[..., 1, 2] - matrix[..., 2, 1],
+            matrix[..., 2, 0] - matrix[..., 0, 2],
+            matrix[..., 0, 1] - matrix[..., 1, 0],
+        ],
+        -1,
+    )
 
 
 def _solve_inertia(
