@@ -4,5 +4,6 @@
 |---|---|
 | `predictions/` | readers of what generators of crystals write, ours and others' |
 | `packed` | rigid-molecule crystals as rows of parquet shards |
+| `molecule_features` | the 18 features of a molecule that MolCrystalFlow tells its network |
 | `space_groups` | how often organic molecules choose each space group |
 """
