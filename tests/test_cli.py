@@ -17,7 +17,7 @@ from tests.pipeline.conftest import STAND_INS, alive_in_session, start_program
 
 DATA = Path(__file__).parent / "data"
 SMALL = ("-n", "12", "--space-groups", "14", "--workers", "1", "--energy", "forcefield")
-COMMANDS = ("predict", "conform", "generate", "relax", "rank", "deduplicate", "match", "evaluate", "report")
+COMMANDS = ("predict", "conform", "generate", "relax", "rank", "deduplicate", "match", "evaluate", "train", "report")
 SUB_COMMANDS = ("data synthesize", "data import", "data statistics")
 
 Program = Callable[..., tuple[int, str, str]]
@@ -249,7 +249,7 @@ def test_folders_that_cannot_be_written(
         (("relax", str(URO), "--workers", "0"), "--workers"),
         (("relax", str(URO), "--energy", "nonsense"), "energy model"),
         (("rank", str(URO), str(DATA / "cod_7210454.cif")), "one composition"),
-        (("deduplicate", "."), "expected CIF files, found none"),
+        (("deduplicate", "."), "expected predictions, found none"),
         (("deduplicate", str(URO), "--workers", "0"), "--workers"),
         (("match", "missing.cif", str(URO)), "missing.cif"),
         (("match", str(URO), str(URO), "-n", "0"), "-n"),

@@ -69,6 +69,7 @@ def desk(tmp_path: Path, tiny: Prediction, monkeypatch: pytest.MonkeyPatch) -> P
     """A current folder like that of a reader: the test data and a result folder are there."""
     for folder in ("data", "metrics/data"):
         shutil.copytree(ROOT / "tests" / folder, tmp_path / "tests" / folder)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
     shutil.copytree(tiny.folder, tmp_path / "results" / "urea")
     shutil.copytree(tiny.folder, tmp_path / "results" / "aspirin")
     monkeypatch.chdir(tmp_path)
@@ -121,7 +122,11 @@ def parse(arguments: list[str]) -> None:
     group = typer.main.get_command(app)
     with group.make_context("nucleate", list(arguments)) as context:
         name, command, rest = group.resolve_command(context, list(arguments))
-        command.make_context(name, rest, parent=context)
+        inner = command.make_context(name, rest, parent=context)
+        if hasattr(command, "commands"):  # a group of commands: data
+            words = [*inner._protected_args, *inner.args]
+            name, command, rest = command.resolve_command(inner, words)
+            command.make_context(name, rest, parent=inner)
 
 
 @pytest.mark.parametrize("page", with_language("sh"), ids=name_of)

@@ -11,8 +11,9 @@ from torch import nn
 from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.rigid import normalise_hydrogens
 from nucleate.crystal.standardise import represent_symmetric
-from nucleate.data.packed import PackedCrystal
+from nucleate.data.packed import PackedCrystal, to_row, write_shard
 from nucleate.data.poses import canonical_state, poses_of
+from nucleate.errors import InputError
 from nucleate.geometry.lattice import lattice_from_log
 from nucleate.geometry.so3 import rotation_log
 from nucleate.metrics.packing import PackingReference
@@ -25,7 +26,12 @@ from nucleate.models.molcrystalflow import (
     strain_between,
     wrapped,
 )
-from nucleate.models.molcrystalflow_training import distance_to_known, is_held_out
+from nucleate.models.molcrystalflow_training import (
+    MolCrystalFlowSettings,
+    distance_to_known,
+    is_held_out,
+    prepare,
+)
 from nucleate.networks.pose import PoseNetwork, cartesian_operations
 
 DATA = Path(__file__).parents[1] / "data"
@@ -205,3 +211,26 @@ def test_it_learns(poses, flow):
 def test_held_out_molecules_are_a_tenth():
     share = sum(is_held_out(f"molecule {i}") for i in range(4000)) / 4000
     assert share == pytest.approx(0.1, abs=0.02)
+
+
+def test_training_reads_shards_and_validates_on_other_molecules(packed, tmp_path, monkeypatch):
+    """What `nucleate train molcrystalflow` calls, on a data set of a few crystals."""
+    monkeypatch.setattr("nucleate.models.molcrystalflow_training.HELD_OUT", 0.5)
+    write_shard([to_row(c) for c in packed], tmp_path / "00000.parquet", {"settings": {}, "outcomes": {}})
+    settings = MolCrystalFlowSettings(width=16, layers=1, batch=3, validate_on=6, steps=2)
+    torch.manual_seed(0)
+    lesson = prepare(settings, tmp_path)
+    assert lesson.about["molecules"] + lesson.about["held_out_molecules"] == len({c.key for c in packed})
+    assert lesson.about["held_out_molecules"] > 0
+    batch = next(lesson.batches.batches(seed=0))
+    loss, parts = lesson.trainable.loss(batch, seeded())
+    loss.backward()
+    assert torch.isfinite(loss)
+    with torch.no_grad():
+        numbers = lesson.trainable.validate(seeded())
+        again = lesson.trainable.validate(seeded())
+    assert numbers == again
+    assert {"loss", "found", "distance", "found_noise", "distance_noise"} <= set(numbers)
+    assert math.isfinite(numbers["distance"])
+    with pytest.raises(InputError, match="expected a data set"):
+        prepare(settings, tmp_path / "nothing")

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
 from nucleate.data.packed import from_row, read_rows
 from nucleate.data.poses import Poses, poses_of
@@ -45,12 +45,17 @@ class MolCrystalFlowSettings(BaseModel, frozen=True, extra="forbid"):
 class PoseTraining:
     """The flow, and crystals of molecules that it does not learn from."""
 
-    network: PoseFlow
+    flow: PoseFlow
     held: Poses
     settings: MolCrystalFlowSettings
 
+    @property
+    def network(self) -> nn.Module:
+        """What is learnt. Geometry and loss stay outside, so that half precision does not touch them."""
+        return self.flow.network
+
     def loss(self, batch: Poses, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Any]]:
-        return self.network(batch, generator)
+        return self.flow(batch, generator)
 
     def validate(self, generator: torch.Generator) -> dict[str, float]:
         """On molecules not trained on: the loss, and how near samples come to a known crystal of their group.
@@ -59,10 +64,10 @@ class PoseTraining:
         """
         chosen = torch.randint(len(self.held), (self.settings.validate_on,), generator=generator)
         asked = self.held[chosen]
-        loss, parts = self.network(asked, generator)
+        loss, parts = self.flow(asked, generator)
         task = Task(asked.molecule, asked.hand, asked.group)
-        noise = self.network.prior(asked.molecules, asked.groups, task, generator)
-        end = self.network.sample(
+        noise = self.flow.prior(asked.molecules, asked.groups, task, generator)
+        end = self.flow.sample(
             asked.molecules, asked.groups, task, generator, self.settings.steps, start=noise
         )
         numbers = {"loss": float(loss)} | {name: float(value) for name, value in parts.items()}
@@ -122,6 +127,7 @@ def prepare(settings: MolCrystalFlowSettings, data: Path) -> Lesson:
         "held_out_crystals": len(kept),
         "held_out_molecules": len(set(kept.keys)),
         "sources": sorted({r["source"] for r in rows}),
+        "digest": hashlib.sha256("\n".join(poses.ids).encode()).hexdigest()[:16],
     }
     return Lesson(training, EpochBatches(len(learnt), settings.batch, lambda items, _: learnt[items]), about)
 

@@ -12,7 +12,9 @@
 | `rank`, `relax` | energies by any model, relaxation |
 | `reference` | was a known crystal found? |
 | `landscape`, `run_record`, `folders` | the result folder |
-| `crystal_files` | relax, rank, deduplicate and match on CIF files |
+| `crystal_files` | relax and rank CIF files |
+| `samples`, `match`, `evaluate`, `deduplicate_files` | crystals of any program: compared, judged, grouped |
+| `train` | a system by name on a data set -> weights |
 | `synthesize`, `import_crystals`, `data_statistics` | data sets: made by search, read from CIF files, in numbers |
 | `jobs` | many jobs in processes of their own; `*_worker` are their programs |
 """
