@@ -102,7 +102,7 @@ class PoseNetwork(nn.Module):
         self.radial = RadialBasis(basis, reach)
         self.time = _mlp(2 * TIME_FREQUENCIES + 1, width, width)
         self.place = _mlp(3, width, width)
-        self.looks = nn.ModuleList(ImageLayer(width, basis + 12) for _ in range(layers))
+        self.looks = nn.ModuleList(ImageLayer(width, basis + IMAGE_NUMBERS) for _ in range(layers))
         self.layers = nn.ModuleList(ContactLayer(width, basis + 6) for _ in range(layers))
         self.pull = nn.Linear(2 * width, 5)
         self.force = PairWeights(width, basis + 6, 3)
@@ -170,9 +170,11 @@ class PoseNetwork(nn.Module):
         self, images: "Images", frame: Float[Tensor, "batch bodies 3 3"]
     ) -> Float[Tensor, "batch bodies images numbers"]:
         """Where each image is and how it lies, told in the frame of the molecule that looks."""
-        where = (images.vector @ frame) / ARM
-        lies = (frame.mT[:, :, None] @ images.frame).flatten(-2)
-        return torch.cat([self.radial(images.distance), where, lies], -1)
+        where = (images.vector @ frame) / images.distance[..., None]
+        squares = torch.cat([where * where, where * where.roll(1, -1)], -1)
+        lies = frame.mT[:, :, None] @ images.frame
+        far = images.distance[..., None] / ARM
+        return torch.cat([self.radial(images.distance), where, where * far, squares, lies.flatten(-2)], -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -288,8 +290,8 @@ class ImageLayer(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(width)
         self.own, self.other = nn.Linear(width, 2 * width), nn.Linear(width, 2 * width, bias=False)
-        self.edge = nn.Linear(numbers, 2 * width, bias=False)
-        self.message = nn.Sequential(nn.SiLU(), nn.Linear(2 * width, 2 * width), nn.SiLU())
+        self.edge, self.gate = nn.Linear(numbers, 2 * width, bias=False), nn.Linear(numbers, 2 * width)
+        self.message = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.SiLU())
         self.update = _mlp(3 * width, 2 * width, width)
 
     def forward(
@@ -302,7 +304,7 @@ class ImageLayer(nn.Module):
         y = self.norm(x)
         pick = torch.arange(len(x), device=x.device)[:, None, None]
         pair = self.own(y)[:, :, None] + self.other(y)[pick, images.body] + self.edge(geometry)
-        heard = self.message(pair)
+        heard = self.message(nn.functional.silu(pair) * self.gate(geometry))
         total = (heard * images.weight[..., None]).sum(2)
         return x + self.update(torch.cat([y, total / 4], -1)), heard
 
@@ -372,6 +374,7 @@ class RadialBasis(nn.Module):
 
 
 TIME_FREQUENCIES = 8
+IMAGE_NUMBERS = 21  # of an image's direction, place, squares and orientation
 ARM = 3.0  # Å: a usual distance of an anchor from the centroid
 
 
