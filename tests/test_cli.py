@@ -17,7 +17,18 @@ from tests.pipeline.conftest import STAND_INS, alive_in_session, start_program
 
 DATA = Path(__file__).parent / "data"
 SMALL = ("-n", "12", "--space-groups", "14", "--workers", "1", "--energy", "forcefield")
-COMMANDS = ("predict", "conform", "generate", "relax", "rank", "deduplicate", "match", "evaluate", "train", "report")
+COMMANDS = (
+    "predict",
+    "conform",
+    "generate",
+    "relax",
+    "rank",
+    "deduplicate",
+    "match",
+    "evaluate",
+    "train",
+    "report",
+)
 SUB_COMMANDS = ("data synthesize", "data import", "data statistics")
 
 Program = Callable[..., tuple[int, str, str]]
