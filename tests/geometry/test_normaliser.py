@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from nucleate.geometry.normaliser import normaliser, shortest_cell
+from nucleate.geometry.normaliser import normaliser, short_cells, shortest_cell
 from nucleate.geometry.symmetry import SpaceGroup
 
 # International Tables A, section 3.5: translations of the Euclidean normaliser per lattice point, and its free axes
@@ -79,3 +79,20 @@ def test_the_shortest_cell_does_not_depend_on_the_first_one(name):
         again, origin = shortest_cell(other, group)
         torch.testing.assert_close((again.double() @ other).norm(dim=1).sort().values, short)
         assert operations(written_otherwise(group, again, origin)) == operations(group)
+
+
+@pytest.mark.parametrize(
+    ("name", "cells"), [("P21/c", 2), ("P212121", 6), ("Pbca", 3), ("P-1", 24), ("Pna21", 1)]
+)
+def test_equally_short_cells_are_all_listed(name, cells):
+    """Acute and obtuse angles, and exchanged axes; each leaves the group."""
+    group = SpaceGroup.from_name(name)
+    lattice = torch.diag(torch.tensor([5.1, 6.3, 8.2], dtype=torch.float64))
+    if name == "P21/c":
+        lattice[2, 0] = -1.1
+    if name == "P-1":
+        lattice[2, 0], lattice[1, 0], lattice[2, 1] = -1.1, 0.8, 0.5
+    bases, origins = short_cells(lattice, group)
+    assert len(bases) == cells
+    for P, p in zip(bases, origins):
+        assert operations(written_otherwise(group, P, p)) == operations(group)

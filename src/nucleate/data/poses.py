@@ -1,7 +1,7 @@
 """A data set of packed crystals as tensors: every molecule once, every group once, crystals as numbers and indices.
 
-Each crystal is brought to the shortest cell of its setting and turned so that its cell is the symmetric matrix
-exp(sum of k_i B_i) of its log coordinates: state and crystal are then one to one.
+Each crystal is brought to the short cells of its setting (several, where axes may be inverted or exchanged) and turned
+so that its cell is the symmetric matrix exp(sum of k_i B_i) of its log coordinates.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +17,7 @@ from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.packing import Packings
 from nucleate.data.packed import PackedCrystal
 from nucleate.geometry.lattice import SHAPE_BASIS, family_log, lattice_from_log, log_coordinates
-from nucleate.geometry.normaliser import normaliser, shortest_cell
+from nucleate.geometry.normaliser import normaliser, short_cells
 from nucleate.geometry.so3 import kabsch
 from nucleate.geometry.symmetry import SpaceGroup
 from nucleate.physics.parameters import donates_hydrogen_bond, predicted_volume
@@ -82,9 +82,12 @@ class Poses:
     molecules: Molecules
     groups: Groups
     group_list: tuple[SpaceGroup, ...]
-    lattice: Float[Tensor, "crystals 6"]  # log coordinates
-    centroid: Float[Tensor, "crystals bodies 3"]
-    rotation: Float[Tensor, "crystals bodies 3 3"]  # in the frame of the symmetric cell
+    lattice: Float[
+        Tensor, "crystals cells 6"
+    ]  # log coordinates of all short cells of the setting, shortest first
+    centroid: Float[Tensor, "crystals cells bodies 3"]
+    rotation: Float[Tensor, "crystals cells bodies 3 3"]  # in the frame of the symmetric cell
+    short: Bool[Tensor, "crystals cells"]  # False where padded
     hand: Float[Tensor, "crystals bodies"]  # +1 or -1
     molecule: Int[Tensor, "crystals bodies"]
     group: Int[Tensor, " crystals"]
@@ -97,17 +100,11 @@ class Poses:
     def __getitem__(self, index: Tensor) -> "Poses":
         chosen = {
             n: getattr(self, n)[index]
-            for n in ("lattice", "centroid", "rotation", "hand", "molecule", "group")
+            for n in ("lattice", "centroid", "rotation", "short", "hand", "molecule", "group")
         }
         rows = torch.arange(len(self))[index].tolist()
         ids, keys = tuple(self.ids[i] for i in rows), tuple(self.keys[i] for i in rows)
         return replace(self, **chosen, ids=ids, keys=keys)
-
-    @property
-    def volume(self) -> Float[Tensor, " crystals"]:
-        """Å^3 that the molecules of the whole cell are expected to take."""
-        copies = self.groups.operations.sum(1)[self.group]
-        return self.molecules.volume[self.molecule].sum(1) * copies
 
 
 def poses_of(crystals: Iterable[PackedCrystal], bodies: int = 1) -> Poses:
@@ -134,7 +131,7 @@ def poses_of(crystals: Iterable[PackedCrystal], bodies: int = 1) -> Poses:
         if label not in groups:
             groups[label] = len(group_list)
             group_list.append(packing.group)
-        state = canonical_state(packing)
+        state = canonical_states(packing)
         rows.append((*state, packing.handedness[0].float(), own, groups[label], crystal.id, crystal.key))
     if not rows:
         raise ValueError(f"expected crystals with {bodies} bodies in the asymmetric unit, got none")
@@ -143,9 +140,10 @@ def poses_of(crystals: Iterable[PackedCrystal], bodies: int = 1) -> Poses:
         molecules=Molecules.of(unique),
         groups=Groups.of(group_list),
         group_list=tuple(group_list),
-        lattice=torch.stack(lattice).float(),
-        centroid=torch.stack(centroid).float(),
-        rotation=torch.stack(rotation).float(),
+        lattice=_filled(lattice).float(),
+        centroid=_filled(centroid).float(),
+        rotation=_filled(rotation).float(),
+        short=_stacked([torch.ones(len(k), dtype=torch.bool) for k in lattice]),
         hand=torch.stack(hand),
         molecule=torch.tensor(molecule_of),
         group=torch.tensor(group_of),
@@ -154,16 +152,22 @@ def poses_of(crystals: Iterable[PackedCrystal], bodies: int = 1) -> Poses:
     )
 
 
-def canonical_state(
+def canonical_states(
     packing: Packings,
-) -> tuple[Float[Tensor, "6"], Float[Tensor, "bodies 3"], Float[Tensor, "bodies 3 3"]]:
-    """Log coordinates, centroids and rotations of the first crystal in the shortest cell of its setting."""
-    basis, origin = shortest_cell(packing.lattice[0], packing.group)
-    cell = basis.double() @ packing.lattice[0].double()
-    centroid = packing.centroid[0].double() @ torch.linalg.inv(basis.double()) + origin
-    k = log_coordinates(cell[None])[0]
-    turn = torch.linalg.solve(lattice_from_log(k), cell)  # cell = symmetric @ turn
-    return k, centroid % 1.0, turn @ packing.rotation[0].double()
+) -> tuple[Float[Tensor, "cells 6"], Float[Tensor, "cells bodies 3"], Float[Tensor, "cells bodies 3 3"]]:
+    """Log coordinates, centroids and rotations of the first crystal in each short cell of its setting."""
+    bases, origins = short_cells(packing.lattice[0], packing.group)
+    cells = bases.double() @ packing.lattice[0].double()
+    centroid = packing.centroid[0].double() @ torch.linalg.inv(bases.double()) + origins[:, None]
+    k = log_coordinates(cells)
+    turn = torch.linalg.solve(lattice_from_log(k), cells)  # cell = symmetric @ turn
+    return k, centroid % 1.0, turn[:, None] @ packing.rotation[0].double()
+
+
+def _filled(parts: Sequence[Tensor]) -> Tensor:
+    """Padded to the longest first axis with copies of the first entry: always a crystal."""
+    longest = max(map(len, parts))
+    return torch.stack([torch.cat([p, p[:1].expand(longest - len(p), *p.shape[1:])]) for p in parts])
 
 
 def _allowed(group: SpaceGroup) -> tuple[Float[Tensor, "6 6"], Float[Tensor, "6"]]:

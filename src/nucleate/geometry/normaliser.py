@@ -42,6 +42,33 @@ def normaliser(group: SpaceGroup) -> Normaliser:
     )
 
 
+def short_cells(
+    lattice: Float[Tensor, "3 3"], group: SpaceGroup, spare: float = 0.02, most: int = 24
+) -> tuple[Int[Tensor, "cells 3 3"], Float[Tensor, "cells 3"]]:
+    """Axes and origins of all cells of the setting that are as short as the shortest one, which comes first.
+
+    Short is the sum of squared lengths, up to a share `spare`. Of cells with equal lengths and angles one is listed:
+    the group leads from one to the other. So P2_1/c has a cell with an acute and one with an obtuse angle.
+    """
+    basis, origin = shortest_cell(lattice, group)
+    found = normaliser(group)
+    short = basis.double() @ lattice.double()
+    cells = found.bases.double() @ short
+    size = cells.square().sum((-1, -2))
+    metric = cells @ cells.mT
+    kept: list[int] = []
+    for i in torch.argsort(size, stable=True).tolist():
+        if size[i] > size.min() * (1 + spare) or len(kept) == most:
+            break
+        if not any(
+            torch.allclose(metric[i], metric[k], rtol=1e-6, atol=1e-6 * float(size.min())) for k in kept
+        ):
+            kept.append(i)
+    turns = found.bases[kept]
+    origins = torch.linalg.inv(turns.double()).mT @ origin + found.origins[kept]
+    return turns @ basis, origins % 1.0
+
+
 def shortest_cell(
     lattice: Float[Tensor, "3 3"], group: SpaceGroup
 ) -> tuple[Int[Tensor, "3 3"], Float[Tensor, "3"]]:

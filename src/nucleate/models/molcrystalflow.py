@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nucleate.crystal.packing import Packings
@@ -202,90 +202,78 @@ def wrapped(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
 def nearest_target(poses: Poses, noise: State) -> State:
     """Of all descriptions of each crystal the one nearest to the noise.
 
-    The distance adds the squares of shifts (Å) and of turns (rad, small) times the radius of gyration.
+    They differ in the cell (short ones of the setting), the order of bodies, the origin, the operation that each
+    body is an image under, and the symmetry of its molecule. The squared distance adds those of shifts (Å), of turns
+    (rad, where small) times the radius of gyration, and of the log coordinates times V^(1/3) / 2.
     """
-    groups, molecules = poses.groups, poses.molecules
-    S = lattice_from_log(poses.lattice)
-    W, w = groups.rotations[poses.group], groups.translations[poses.group]
-    Q = cartesian_operations(S, W)
-    A = molecules.symmetries[poses.molecule]  # batch bodies symmetries 3 3
-    centroid = torch.einsum("bgij,bmj->bmgi", W, poses.centroid) + w[:, None]
-    rotation = torch.einsum("bgij,bmjk,bmakl->bmgail", Q, poses.rotation, A)
-    proper = torch.linalg.det(rotation) > 0
-    proper = (
-        proper
-        & groups.operations[poses.group][:, None, :, None]
-        & molecules.symmetric[poses.molecule][:, :, None]
-    )
-    shifts, free = groups.shifts[poses.group], groups.free[poses.group]
-    bodies = poses.centroid.shape[1]
+    bodies = poses.centroid.shape[2]
     orders = [list(range(bodies))] + ([[1, 0]] if bodies == 2 else [])
-    best: tuple[Tensor, Tensor, Tensor] | None = None
-    for order in orders:
-        cost, c, R = _cheapest(
-            poses, noise, S, centroid[:, order], rotation[:, order], proper[:, order], shifts, free
-        )
-        same = (poses.molecule[:, order] == poses.molecule).all(1) & (poses.hand[:, order] == poses.hand).all(
-            1
-        )
-        cost = torch.where(same, cost, torch.inf)
-        if best is None:
-            best = cost, c, R
-        else:
-            better = cost < best[0]
-            best = (
-                torch.where(better, cost, best[0]),
-                torch.where(better[:, None, None], c, best[1]),
-                torch.where(better[:, None, None, None], R, best[2]),
-            )
-    assert best is not None
-    return {"lattice": poses.lattice, "centroid": best[1] % 1.0, "rotation": best[2]}
+    found = [
+        _nearest_in_cell(poses, noise, cell, order)
+        for cell in range(poses.lattice.shape[1])
+        for order in orders
+    ]
+    best, rows = torch.stack([cost for cost, _ in found]).argmin(0), torch.arange(len(poses))
+    return {name: torch.stack([state[name] for _, state in found])[best, rows] for name in noise}
 
 
-def _cheapest(
+def _nearest_in_cell(
+    poses: Poses, noise: State, cell: int, order: list[int]
+) -> tuple[Float[Tensor, " batch"], State]:
+    """The nearest description in one cell with the bodies in one order, and its squared distance."""
+    k, hand, molecule = poses.lattice[:, cell], poses.hand[:, order], poses.molecule[:, order]
+    S = lattice_from_log(k)
+    W, w = poses.groups.rotations[poses.group], poses.groups.translations[poses.group]
+    A = poses.molecules.symmetries[molecule]
+    centroid = torch.einsum("bgij,bmj->bmgi", W, poses.centroid[:, cell, order]) + w[:, None]
+    rotation = torch.einsum(
+        "bgij,bmjk,bmakl->bmgail", cartesian_operations(S, W), poses.rotation[:, cell, order], A
+    )
+    real = (
+        poses.groups.operations[poses.group][:, None, :, None]
+        & poses.molecules.symmetric[molecule][:, :, None]
+    )
+    gyration = poses.molecules.gyration[molecule][..., None, None]
+    turned = 0.5 * gyration**2 * (rotation - noise["rotation"][:, :, None, None]).square().sum((-1, -2))
+    turned = torch.where(real & (torch.linalg.det(rotation) > 0), turned, torch.inf)
+    cost, c, R = _under_common_origin(poses, noise, S, centroid, rotation, turned)
+    scale = 0.5 * torch.linalg.det(S) ** (1 / 3)
+    cost = cost + scale**2 * (k - noise["lattice"]).square().sum(1)
+    same = (molecule == poses.molecule).all(1) & (hand == poses.hand).all(1) & poses.short[:, cell]
+    return torch.where(same, cost, torch.inf), {"lattice": k, "centroid": c % 1.0, "rotation": R}
+
+
+def _under_common_origin(
     poses: Poses,
     noise: State,
     S: Float[Tensor, "batch 3 3"],
     centroid: Float[Tensor, "batch bodies ops 3"],
     rotation: Float[Tensor, "batch bodies ops symmetries 3 3"],
-    proper: Bool[Tensor, "batch bodies ops symmetries"],
-    shifts: Float[Tensor, "batch shifts 3"],
-    free: Bool[Tensor, "batch 3"],
+    turned: Float[Tensor, "batch bodies ops symmetries"],
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch bodies 3"], Float[Tensor, "batch bodies 3 3"]]:
-    """Each body takes its cheapest image under one common shift of the origin."""
-    gyration = poses.molecules.gyration[poses.molecule]
-    turned = (rotation - noise["rotation"][:, :, None, None]).square().sum((-1, -2)) * (0.5 * gyration**2)[
-        ..., None, None
-    ]
-    turned = torch.where(proper, turned, torch.inf)  # batch bodies ops symmetries
-    # along free axes the first body's displacement is what the common origin is chosen for
-    slide = torch.where(
-        free[:, None, None], (noise["centroid"][:, :1] - centroid[:, 0])[:, None], 0.0
-    )  # batch 1 ops 3
-    best: tuple[Tensor, Tensor, Tensor] | None = None
-    rows = torch.arange(len(S))
-    for anchor_op in range(centroid.shape[2] if bool(free.any()) else 1):
-        aim = centroid[:, None] + shifts[:, :, None, None] + slide[:, :, None, anchor_op : anchor_op + 1]
-        apart = (
-            wrapped(aim - noise["centroid"][:, None, :, None]) @ S[:, None, None]
-        )  # batch shifts bodies ops 3
+    """Each body takes its cheapest image; all share one origin.
+
+    Along free axes the origin is chosen so that the first body need not move.
+    """
+    shifts, free = poses.groups.shifts[poses.group], poses.groups.free[poses.group]
+    bodies, rows = centroid.shape[1], torch.arange(len(S))
+    slide = torch.where(free[:, None], noise["centroid"][:, :1] - centroid[:, 0], 0.0)  # batch ops 3
+    # one body takes the origin of its own image; of several, each image of the first one is tried
+    slides = (
+        [slide] if bodies == 1 else [slide[:, g : g + 1] for g in range(slide.shape[1] if free.any() else 1)]
+    )
+    found = []
+    for own in slides:
+        aim = centroid[:, None] + shifts[:, :, None, None] + own[:, None, None]  # batch shifts bodies ops 3
+        apart = wrapped(aim - noise["centroid"][:, None, :, None]) @ S[:, None, None]
         cost = apart.square().sum(-1)[..., None] + turned[:, None]
-        flat = cost.flatten(3)
-        least, which = flat.min(-1)  # batch shifts bodies
-        total, shift = least.sum(-1).min(-1)
-        chosen = which[rows, shift]  # batch bodies
+        least, which = cost.flatten(3).min(-1)  # batch shifts bodies
+        total, shift = least.mean(-1).min(-1)
+        chosen, place = which[rows, shift], torch.arange(bodies)
         op = torch.div(chosen, cost.shape[-1], rounding_mode="floor")
-        place = torch.arange(centroid.shape[1])
         c = aim[rows, shift][rows[:, None], place, op]
         R = rotation[rows[:, None], place, op, chosen % cost.shape[-1]]
-        if best is None:
-            best = total, c, R
-        else:
-            better = total < best[0]
-            best = (
-                torch.where(better, total, best[0]),
-                torch.where(better[:, None, None], c, best[1]),
-                torch.where(better[:, None, None, None], R, best[2]),
-            )
-    assert best is not None
-    return best
+        found.append((total, c, R))
+    best = torch.stack([total for total, _, _ in found]).argmin(0)
+    cost, c, R = (torch.stack(parts)[best, rows] for parts in zip(*found))
+    return cost, c, R
