@@ -174,3 +174,5 @@ def test_sub_folders_are_data_sets_of_their_own(tmp_path: Path) -> None:
     assert shards(tmp_path) == []
     assert data_sets(tmp_path) == [tmp_path / "test", tmp_path / "train"]
     assert data_sets(tmp_path / "train") == [tmp_path / "train"]
+    with pytest.raises(InputError, match=r"there is one in .*test or .*train$"):
+        read_keys(tmp_path)

@@ -194,7 +194,9 @@ def read_keys(folder: Path) -> frozenset[str]:
 def _files_of(folder: Path) -> list[Path]:
     files = shards(folder)
     if not files:
-        raise InputError(f"expected a data set of crystals (*.parquet), found none in {folder}")
+        inside = " or ".join(map(str, data_sets(folder)))
+        hint = f"; there is one in {inside}" if inside else ""
+        raise InputError(f"expected a data set of crystals (*.parquet), found none in {folder}{hint}")
     return files
 
 

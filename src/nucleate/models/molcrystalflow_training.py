@@ -19,7 +19,6 @@ from nucleate.generative.system import Lesson, System
 from nucleate.geometry.lattice import lattice_from_log
 from nucleate.geometry.manifold import State
 from nucleate.models.molcrystalflow import PoseFlow, Task, nearest_target, wrapped
-from nucleate.networks.egnn import check_elements
 from nucleate.networks.pose import PoseNetwork
 
 HELD_OUT = 0.1  # of the molecules, by a hash of their graphs
@@ -106,7 +105,7 @@ def distance_to_known(state: State, task: Task, known: Poses) -> Float[Tensor, "
 def prepare(settings: MolCrystalFlowSettings, data: Path) -> Lesson:
     """Read the shards of a folder; one molecule in ten is held out.
 
-    Raises InputError where nothing is left, or for elements that the network does not know.
+    Raises InputError where nothing is left, or for elements of which no volume is known.
     """
     rows = [r for r in read_rows(data) if r["above"] is None or r["above"] <= settings.window]
     crystals = [from_row(r) for r in rows if len(r["kind"]) == settings.bodies]
@@ -115,7 +114,6 @@ def prepare(settings: MolCrystalFlowSettings, data: Path) -> Lesson:
             f"expected crystals with {settings.bodies} molecules in the asymmetric unit in {data}, got none"
         )
     poses = poses_of(crystals, settings.bodies)
-    check_elements(poses.molecules.numbers)
     held = torch.tensor([is_held_out(key) for key in poses.keys])
     if held.all() or not held.any():
         raise InputError(

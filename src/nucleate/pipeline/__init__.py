@@ -12,6 +12,7 @@
 | `rank`, `relax` | energies by any model, relaxation |
 | `reference` | was a known crystal found? |
 | `landscape`, `run_record`, `folders` | the result folder |
+| `provenance` | what every record says of the program |
 | `crystal_files` | relax and rank CIF files |
 | `samples`, `match`, `evaluate`, `deduplicate_files` | crystals of any program: compared, judged, grouped |
 | `train` | a system by name on a data set -> weights |

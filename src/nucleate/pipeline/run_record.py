@@ -1,18 +1,14 @@
 """run.json: what was asked, what happened to every start, what must be known to do it again."""
 
-import platform
-import shlex
-import sys
-from importlib.metadata import version
 from typing import Any
 
 from pydantic import BaseModel
 
-from nucleate import __version__
 from nucleate.physics.minimise import CLASH
 from nucleate.pipeline.composition import Subject
 from nucleate.pipeline.convergence import convergence
 from nucleate.pipeline.landscape import Candidate
+from nucleate.pipeline.provenance import provenance
 from nucleate.pipeline.search import SearchResult
 
 
@@ -34,8 +30,7 @@ def describe(
     clashing = int(minima.hits[minima.contact < CLASH].sum())
     estimate = convergence(minima.energy, minima.hits, minima.random_hits)
     return {
-        "nucleate": __version__,
-        "command": shlex.join(["nucleate", *sys.argv[1:]]) if sys.argv[0].endswith("nucleate") else "",
+        **provenance("torch", "numpy", "numba", "rdkit", "gemmi", "moyopy"),
         "molecule": {
             "name": subject.name,
             "smiles": subject.smiles,
@@ -49,8 +44,6 @@ def describe(
         },
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
-        "versions": {name: version(name) for name in ("torch", "numpy", "numba", "rdkit", "gemmi", "moyopy")}
-        | {"python": platform.python_version()},
         "counts": {
             "asked": asked,
             "generated": counts.get("generated", 0),

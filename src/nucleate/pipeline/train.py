@@ -6,13 +6,9 @@ settings file -> system -> network, batches -> fit -> weights.safetensors, model
 import difflib
 import importlib
 import json
-import platform
-import shlex
-import sys
 import tomllib
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,6 @@ import torch
 from pydantic import BaseModel, ValidationError
 from torch import nn
 
-from nucleate import __version__
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.generative.checkpoint import group, read_tensors, refuse_other_network, write_tensors
@@ -30,6 +25,7 @@ from nucleate.generative.team import Alone, FabricTeam, Team
 from nucleate.generative.train_settings import TrainSettings
 from nucleate.generative.training import Fitted, Progress, fit
 from nucleate.pipeline.folders import make_folder
+from nucleate.pipeline.provenance import provenance
 from nucleate.report.folder import finite
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
@@ -187,7 +183,7 @@ def _card(
     standing = asdict(fitted.standing)
     del standing["bad"]
     return {
-        "nucleate": __version__,
+        **provenance("torch", "numpy"),
         **identity,
         "training": settings.model_dump(mode="json"),
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -198,7 +194,4 @@ def _card(
         "device": torch.cuda.get_device_name(team.device) if team.device.type == "cuda" else "cpu",
         "processes": team.size,
         "threads": torch.get_num_threads(),
-        "command": shlex.join(["nucleate", *sys.argv[1:]]) if sys.argv[0].endswith("nucleate") else "",
-        "versions": {name: version(name) for name in ("torch", "numpy")}
-        | {"python": platform.python_version()},
     }
