@@ -47,22 +47,23 @@ def short_cells(
 ) -> tuple[Int[Tensor, "cells 3 3"], Float[Tensor, "cells 3"]]:
     """Axes and origins of all cells of the setting that are as short as the shortest one, which comes first.
 
-    Short is the sum of squared lengths, up to a share `spare`. Of cells with equal lengths and angles one is listed:
-    the group leads from one to the other. So P2_1/c has a cell with an acute and one with an obtuse angle.
+    Short is the sum of squared lengths, up to a share `spare`. Of cells that operations of the group lead to from one
+    another one is listed. So P2_1/c has a cell with an acute and one with an obtuse angle, and a polar group as Pna2_1
+    the same cell twice: with its polar axis up and down.
     """
     basis, origin = shortest_cell(lattice, group)
     found = normaliser(group)
     short = basis.double() @ lattice.double()
     cells = found.bases.double() @ short
     size = cells.square().sum((-1, -2))
-    metric = cells @ cells.mT
+    columns = torch.linalg.inv(found.bases.double()).mT  # what coordinates become
     kept: list[int] = []
     for i in torch.argsort(size, stable=True).tolist():
         if size[i] > size.min() * (1 + spare) or len(kept) == most:
             break
-        if not any(
-            torch.allclose(metric[i], metric[k], rtol=1e-6, atol=1e-6 * float(size.min())) for k in kept
-        ):
+        # what leads to this cell from each of those kept
+        steps = (columns[i] @ found.bases[kept].double().mT).round().long()
+        if not (steps[:, None] == group.rotations).flatten(2).all(-1).any():
             kept.append(i)
     turns = found.bases[kept]
     origins = torch.linalg.inv(turns.double()).mT @ origin + found.origins[kept]
