@@ -1,6 +1,7 @@
 """`nucleate train`: parse, call the verb, print what came of it."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -49,7 +50,8 @@ def train(
         return
     if data is None:
         raise InputError("--data: expected the folder of the data to learn from, got none")
-    torch.set_num_threads(threads or max(1, _cores() // processes))
+    usual = int(os.environ.get("OMP_NUM_THREADS") or 0) or max(1, _cores() // processes)
+    torch.set_num_threads(threads or usual)
     with progress_bar() as tell:
         trained = run(
             name, data, output or Path("trained") / name, settings=settings, resume=resume, minutes=minutes,

@@ -9,6 +9,7 @@ import torch
 from nucleate.geometry.so3 import random_rotation, rotation_exp
 from nucleate.geometry.symmetry import SpaceGroup
 from nucleate.networks.pose import (
+    AnchorEncoder,
     MoleculeBatch,
     PoseCondition,
     PoseNetwork,
@@ -265,3 +266,36 @@ def test_single_precision_agrees(network):
     answer = single(lattice.float(), centroid.float(), rotation.float(), t.float(), PoseCondition(**floats))
     for a, b in zip(answer, network(lattice, centroid, rotation, t, condition)):
         torch.testing.assert_close(a.double(), b, atol=1e-4, rtol=1e-3)
+
+
+def test_the_encoder_hears_other_atoms_alone():
+    """Forty atoms in single precision, where distances by matrix products leave something of an atom to itself."""
+    torch.manual_seed(1)
+    encoder = AnchorEncoder(16)
+    positions = 3 * torch.randn(1, 40, 3, generator=seeded(5))
+    molecules = MoleculeBatch(
+        numbers=torch.full((1, 40), 6),
+        positions=positions + 8.0,
+        anchor=torch.arange(40)[None] % 4,
+        anchors=positions[:, :4],
+        present=torch.ones(1, 4, dtype=torch.bool),
+    )
+    turned = replace(molecules, positions=positions @ random_rotation(generator=seeded(6)).float().T)
+    torch.testing.assert_close(encoder(molecules), encoder(turned), atol=2e-4, rtol=0)
+
+
+def test_half_precision_does_not_touch_geometry(network):
+    """Under autocast the numbers may round, the places may not: the strain keeps the group exactly."""
+    lattice, centroid, rotation, t, condition = crystal("P21/c", network)
+    single = PoseNetwork(width=16, layers=2, neighbours=20, contacts=10)
+    floats = {
+        n: (x.float() if x.is_floating_point() else x)
+        for n, x in ((n, getattr(condition, n)) for n in condition.__dataclass_fields__)
+    }
+    with torch.autocast("cpu", torch.bfloat16):
+        strain, shift, turn = single(
+            lattice.float(), centroid.float(), rotation.float(), t.float(), PoseCondition(**floats)
+        )
+    assert {x.dtype for x in (strain, shift, turn)} == {torch.float32}
+    Q = cartesian_operations(lattice.float(), condition.rotations.float())
+    torch.testing.assert_close(Q @ strain[:, None] @ Q.mT, strain[:, None].expand_as(Q), atol=1e-5, rtol=0)

@@ -55,7 +55,6 @@ class Groups:
     translations: Float[Tensor, "groups ops 3"]
     operations: Bool[Tensor, "groups ops"]
     shifts: Float[Tensor, "groups shifts 3"]
-    shifted: Bool[Tensor, "groups shifts"]
     free: Bool[Tensor, "groups 3"]
     allowed: Float[Tensor, "groups 6 6"]  # k -> allowed k + fixed is the nearest cell that the group allows
     fixed: Float[Tensor, "groups 6"]
@@ -68,7 +67,6 @@ class Groups:
             translations=_stacked([g.translations.float() for g in groups]),
             operations=_stacked([torch.ones(len(g), dtype=torch.bool) for g in groups]),
             shifts=_stacked([n.shifts.float() for n in found]),
-            shifted=_stacked([torch.ones(len(n.shifts), dtype=torch.bool) for n in found]),
             free=torch.stack([n.free for n in found]),
             allowed=torch.stack([_allowed(g)[0] for g in groups]).float(),
             fixed=torch.stack([_allowed(g)[1] for g in groups]).float(),
@@ -81,7 +79,6 @@ class Poses:
 
     molecules: Molecules
     groups: Groups
-    group_list: tuple[SpaceGroup, ...]
     lattice: Float[
         Tensor, "crystals cells 6"
     ]  # log coordinates of all short cells of the setting, shortest first
@@ -139,7 +136,6 @@ def poses_of(crystals: Iterable[PackedCrystal], bodies: int = 1) -> Poses:
     return Poses(
         molecules=Molecules.of(unique),
         groups=Groups.of(group_list),
-        group_list=tuple(group_list),
         lattice=_filled(lattice).float(),
         centroid=_filled(centroid).float(),
         rotation=_filled(rotation).float(),

@@ -88,13 +88,14 @@ class PoseFlow(nn.Module):
     def prior(self, molecules: Molecules, groups: Groups, task: Task, generator: torch.Generator) -> State:
         """Cells of the expected volume and of any shape that the group allows; uniform poses."""
         batch, bodies = task.molecule.shape
-        scale = torch.tensor([*SHAPE_SCALE, VOLUME_SCALE / math.sqrt(3)])
-        k = torch.randn(batch, 6, generator=generator) * scale
+        device = generator.device
+        scale = torch.tensor([*SHAPE_SCALE, VOLUME_SCALE / math.sqrt(3)], device=device)
+        k = torch.randn(batch, 6, generator=generator, device=device) * scale
         k[:, 5] += self.log_volume(molecules, groups, task) / math.sqrt(3)
         k = (groups.allowed[task.group] @ k[..., None])[..., 0] + groups.fixed[task.group]
         return {
             "lattice": k,
-            "centroid": torch.rand(batch, bodies, 3, generator=generator),
+            "centroid": torch.rand(batch, bodies, 3, generator=generator, device=device),
             "rotation": random_rotation(batch, bodies, generator=generator, dtype=torch.float32),
         }
 
@@ -166,7 +167,7 @@ def turned_frames(
     Which way a principal axis points is an accident that the network must not learn.
     """
     batch, bodies = condition.hand.shape
-    signs = torch.randint(0, 2, (batch, bodies, 2), generator=generator) * 2.0 - 1.0
+    signs = torch.randint(0, 2, (batch, bodies, 2), generator=generator, device=generator.device) * 2.0 - 1.0
     turn = torch.diag_embed(torch.cat([signs, signs.prod(-1, keepdim=True)], -1))
     states = [{**x, "rotation": x["rotation"] @ turn} for x in (now, target)]
     return replace(condition, anchors=condition.anchors @ turn), states[0], states[1]
@@ -213,7 +214,10 @@ def nearest_target(poses: Poses, noise: State) -> State:
         for cell in range(poses.lattice.shape[1])
         for order in orders
     ]
-    best, rows = torch.stack([cost for cost, _ in found]).argmin(0), torch.arange(len(poses))
+    best, rows = (
+        torch.stack([cost for cost, _ in found]).argmin(0),
+        torch.arange(len(poses), device=noise["lattice"].device),
+    )
     return {name: torch.stack([state[name] for _, state in found])[best, rows] for name in noise}
 
 
@@ -256,7 +260,7 @@ def _under_common_origin(
     Along free axes the origin is chosen so that the first body need not move.
     """
     shifts, free = poses.groups.shifts[poses.group], poses.groups.free[poses.group]
-    bodies, rows = centroid.shape[1], torch.arange(len(S))
+    bodies, rows = centroid.shape[1], torch.arange(len(S), device=S.device)
     slide = torch.where(free[:, None], noise["centroid"][:, :1] - centroid[:, 0], 0.0)  # batch ops 3
     # one body takes the origin of its own image; of several, each image of the first one is tried
     slides = (
@@ -269,7 +273,7 @@ def _under_common_origin(
         cost = apart.square().sum(-1)[..., None] + turned[:, None]
         least, which = cost.flatten(3).min(-1)  # batch shifts bodies
         total, shift = least.mean(-1).min(-1)
-        chosen, place = which[rows, shift], torch.arange(bodies)
+        chosen, place = which[rows, shift], torch.arange(bodies, device=S.device)
         op = torch.div(chosen, cost.shape[-1], rounding_mode="floor")
         c = aim[rows, shift][rows[:, None], place, op]
         R = rotation[rows[:, None], place, op, chosen % cost.shape[-1]]

@@ -16,10 +16,12 @@ from nucleate.data.poses import Poses, poses_of
 from nucleate.errors import InputError
 from nucleate.generative.epochs import EpochBatches
 from nucleate.generative.system import Lesson, System
+from nucleate.generative.training import mapped
 from nucleate.geometry.lattice import lattice_from_log
 from nucleate.geometry.manifold import State
 from nucleate.models.molcrystalflow import PoseFlow, Task, nearest_target, wrapped
 from nucleate.networks.pose import PoseNetwork
+from nucleate.physics.parameters import has_volume
 
 HELD_OUT = 0.1  # of the molecules, by a hash of their graphs
 FOUND = 2.0  # Å: a sample nearer than this to a known crystal has found it
@@ -28,7 +30,7 @@ FOUND = 2.0  # Å: a sample nearer than this to a known crystal has found it
 class MolCrystalFlowSettings(BaseModel, frozen=True, extra="forbid"):
     """Settings of the model and its data."""
 
-    bodies: PositiveInt = Field(1, description="molecules in the asymmetric unit")
+    bodies: int = Field(1, ge=1, le=2, description="molecules in the asymmetric unit")
     window: PositiveFloat = Field(
         6.0, description="kJ/mol above the lowest crystal of a molecule to learn from"
     )
@@ -62,8 +64,10 @@ class PoseTraining:
 
         `found` is the share of samples within 2 Å, `distance` their median; with `_noise` those of the noise.
         """
-        chosen = torch.randint(len(self.held), (self.settings.validate_on,), generator=generator)
-        asked = self.held[chosen]
+        device = generator.device
+        held = mapped(self.held, lambda tensor: tensor.to(device))
+        chosen = torch.randint(len(held), (self.settings.validate_on,), generator=generator, device=device)
+        asked = held[chosen]
         loss, parts = self.flow(asked, generator)
         task = Task(asked.molecule, asked.hand, asked.group)
         noise = self.flow.prior(asked.molecules, asked.groups, task, generator)
@@ -72,7 +76,7 @@ class PoseTraining:
         )
         numbers = {"loss": float(loss)} | {name: float(value) for name, value in parts.items()}
         for name, state in (("", end), ("_noise", noise)):
-            away = distance_to_known(state, task, self.held)
+            away = distance_to_known(state, task, held)
             numbers[f"found{name}"] = float((away < FOUND).float().mean())
             numbers[f"distance{name}"] = float(away.median())
         return numbers
@@ -98,7 +102,7 @@ def distance_to_known(state: State, task: Task, known: Poses) -> Float[Tensor, "
     scale = 0.5 * torch.linalg.det(S) ** (1 / 3)
     cell = scale**2 * (nearest["lattice"] - pairs["lattice"]).square().sum(1)
     distance = (shift + turn.mean(1) + cell).sqrt()
-    least = torch.full((len(task.group),), torch.inf)
+    least = torch.full((len(task.group),), torch.inf, device=distance.device)
     return least.scatter_reduce(0, row, distance, "amin")
 
 
@@ -109,6 +113,8 @@ def prepare(settings: MolCrystalFlowSettings, data: Path) -> Lesson:
     """
     rows = [r for r in read_rows(data) if r["above"] is None or r["above"] <= settings.window]
     crystals = [from_row(r) for r in rows if len(r["kind"]) == settings.bodies]
+    known = [c for c in crystals if all(has_volume(m) for m in c.packing.species)]
+    left_out, crystals = len(crystals) - len(known), known
     if not crystals:
         raise InputError(
             f"expected crystals with {settings.bodies} molecules in the asymmetric unit in {data}, got none"
@@ -129,8 +135,9 @@ def prepare(settings: MolCrystalFlowSettings, data: Path) -> Lesson:
         "molecules": len(set(learnt.keys)),
         "held_out_crystals": len(kept),
         "held_out_molecules": len(set(kept.keys)),
+        "left_out_unknown_elements": left_out,
         "sources": sorted({r["source"] for r in rows}),
-        "digest": hashlib.sha256("\n".join(poses.ids).encode()).hexdigest()[:16],
+        "digest": hashlib.sha256(poses.lattice.numpy().tobytes()).hexdigest()[:16],
     }
     return Lesson(training, EpochBatches(len(learnt), settings.batch, lambda items, _: learnt[items]), about)
 

@@ -75,3 +75,8 @@ class Standardise(nn.Module):
 
     def forward(self, values: Float[Tensor, "*n width"]) -> Float[Tensor, "*n width"]:
         return (values - self.mean) / self.scale
+
+
+def own_precision(like: Tensor) -> torch.autocast:
+    """For geometry: autocast would multiply even 3x3 matrices in half precision."""
+    return torch.autocast(like.device.type, enabled=False)

@@ -27,7 +27,7 @@ from nucleate.geometry.manifold import State
 from nucleate.geometry.so3 import quaternion_to_matrix
 from nucleate.geometry.torus import wrap_difference
 from nucleate.networks.egnn import MoleculeEmbedder
-from nucleate.networks.embed import Standardise, periodic_waves, time_waves
+from nucleate.networks.embed import Standardise, own_precision, periodic_waves, time_waves
 
 LATTICE_FEATURES = 15  # six log coordinates, nine entries of the metric at unit volume
 
@@ -142,7 +142,7 @@ class MolCrystalNet(nn.Module):
         """
         present = condition.mask.to(state["centroid"].dtype)
         share = present / present.sum(1, keepdim=True)
-        with _own_precision(present):
+        with own_precision(present):
             pairs, cell = self.edge_features(state), self.cell_features(state["lattice"])
         edges, cells = (m.chunk(len(self.layers), -1) for m in (self.edge(pairs), self.cell(cell)))
         mirrored = (condition.handedness < 0).long()
@@ -151,7 +151,7 @@ class MolCrystalNet(nn.Module):
             h = layer(fuse(h, self.hands.weight, mirrored), edge, cell, share)
         strain = self.strain((share[:, None] @ h).squeeze(1))
         velocity, turn = (head(h).to(present) * present[..., None] for head in (self.velocity, self.turn))
-        with _own_precision(present):
+        with own_precision(present):
             drift = velocity.sum(1, keepdim=True) * share[..., None]
             quaternion = torch.cat([torch.ones_like(turn[..., :1]), turn], -1)
             rotation = state["rotation"] @ quaternion_to_matrix(quaternion)
@@ -167,7 +167,7 @@ class MolCrystalNet(nn.Module):
         scores = torch.asinh(self.scores(condition.features.to(t.dtype)))
         parts = [self.molecule(condition.embedding), scores, told]
         if self.sees_cell:
-            with _own_precision(t):
+            with own_precision(t):
                 parts.append(cell_in_body(state["lattice"], state["rotation"]).flatten(2))
         return torch.cat(parts, -1)
 
@@ -212,11 +212,6 @@ def rotation_powers(rotation: Float[Tensor, "*n 3 3"], count: int) -> Float[Tens
     while powers.shape[-3] < count:
         powers = torch.cat([powers, powers @ powers[..., -1:, :, :]], -3)
     return powers[..., :count, :, :].flatten(-3)
-
-
-def _own_precision(like: Tensor) -> torch.autocast:
-    """Autocast would multiply even 3x3 matrices in half precision."""
-    return torch.autocast(like.device.type, enabled=False)
 
 
 def _head(hidden: int, outputs: int) -> nn.Sequential:

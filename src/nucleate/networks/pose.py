@@ -21,9 +21,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from nucleate.geometry.lattice import SHAPE_BASIS
+from nucleate.networks.egnn import LARGEST_NUMBER
+from nucleate.networks.embed import own_precision
 
-LARGEST_NUMBER = 54  # xenon
-FAR = 1e6  # Å: where padding is put
+FAR = 1e6  # Å, or Å^2: farther than anything
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,8 +70,10 @@ class AnchorEncoder(nn.Module):
     def forward(self, molecules: MoleculeBatch) -> Float[Tensor, "molecules anchors width"]:
         real = molecules.numbers > 0
         h = self.element(molecules.numbers)
-        apart = torch.cdist(molecules.positions, molecules.positions)
-        both = real[:, :, None] & real[:, None] & (apart > 1e-3)
+        exact = "donot_use_mm_for_euclid_dist"  # matrix products lose what is left of small distances
+        apart = torch.cdist(molecules.positions, molecules.positions, compute_mode=exact)
+        others = ~torch.eye(apart.shape[-1], dtype=torch.bool, device=apart.device)
+        both = real[:, :, None] & real[:, None] & others
         radial = self.radial(apart) * both[..., None]
         for edge, send, update in zip(self.edge, self.send, self.update):
             heard = (edge(radial) * both[..., None] * send(h)[:, None]).sum(2)
@@ -122,49 +125,32 @@ class PoseNetwork(nn.Module):
         rotations `exp(turn) @ rotation`.
         """
         frame = condition.hand[..., None, None] * rotation
-        images = find_images(lattice, centroid, frame, condition, self.neighbours)
-        near = find_contacts(frame, images, condition, self.contacts)
-        arms = condition.anchors @ frame.mT
-        radial = self.radial(near.distance) * near.weight[..., None]
-        direction = near.vector / near.distance.clamp(min=0.5)[..., None]
-        seen = torch.cat(
-            [direction @ frame[:, :, None], near.returned], -1
-        )  # from here, and from the other end
-        edge = torch.cat([radial, seen * near.weight[..., None]], -1)
-        expected = condition.log_volume - torch.linalg.det(lattice).log()
-        told = self.time(torch.cat([_waves(t), expected[:, None]], -1))
-        h = condition.features + self.place(condition.anchors / ARM) + told[:, None, None]
+        with own_precision(lattice):
+            images = find_images(lattice, centroid, frame, condition, self.neighbours)
+            near = find_contacts(frame, images, condition, self.contacts)
+            arms = condition.anchors @ frame.mT
+            direction = near.vector / near.distance.clamp(min=0.5)[..., None]
+            # a contact's direction from here, and from its own end
+            seen = torch.cat([self.radial(near.distance), direction @ frame[:, :, None], near.returned], -1)
+            edge, geometry = seen * near.weight[..., None], self.geometry(images, frame)
+            expected = condition.log_volume - torch.linalg.det(lattice).log()
+        clock = self.time(torch.cat([_waves(t), expected[:, None]], -1))
+        h = condition.features + self.place(condition.anchors / ARM) + clock[:, None, None]
         x = _mean(h, condition.present)
-        geometry = self.geometry(images, frame)
         for look, layer in zip(self.looks, self.layers):
             x, heard = look(x, geometry, images)
             h = layer(h, x, edge, near, condition.present)
             x = x + _mean(h, condition.present)
-        weights = self.force(h, edge, near)  # batch bodies anchors contacts 3
-        own = self.body(x)  # batch bodies 12
-        push, twist = (
-            ((weights[..., n, None] * direction).sum(3) * condition.present[..., None]) for n in (0, 1)
-        )
-        pull = self.pull(heard) * images.weight[..., None]  # batch bodies images 5
-        line = images.vector / images.distance.clamp(min=2.0)[..., None]
-        shift = (
-            push.sum(2) + (pull[..., :1] * line).sum(2) + torch.einsum("bmij,bmj->bmi", frame, own[..., :3])
-        )
-        turn = _solve_inertia(arms, torch.linalg.cross(arms, twist).sum(2), condition.present)
-        # axes of the body turned towards neighbours or away from them
-        lever = torch.einsum("bmnk,bmik,bmnj->bmij", pull[..., 2:], rotation, line)
-        turn = (
-            turn
-            + _axial(lever) * condition.hand[..., None]
-            + torch.einsum("bmij,bmj->bmi", rotation, own[..., 3:6])
-        )
-        virial = torch.einsum(
-            "bmkc,bmkcx,bmkcy->bmxy", weights[..., 2] * condition.present[..., None], direction, direction
-        )
-        pressure = own[..., 6, None, None] * torch.eye(3, dtype=virial.dtype, device=virial.device)
-        virial = virial + torch.einsum("bmn,bmnx,bmny->bmxy", pull[..., 1], line, line)
-        strain = (virial * 0.03 + frame @ _symmetric(own[..., 7:]) @ frame.mT + pressure).mean(1)
-        return _averaged(strain, lattice, condition), shift, turn
+        told = (self.force(h, edge, near), self.pull(heard), self.body(x))
+        with own_precision(lattice):
+            force, pull, own = (number.to(lattice.dtype) for number in told)
+            contact = (force * condition.present[..., None, None], direction, arms)
+            image = (
+                pull * images.weight[..., None],
+                images.vector / images.distance.clamp(min=2.0)[..., None],
+            )
+            strain, shift, turn = _assembled(contact, image, own, rotation, condition)
+            return _averaged(strain, lattice, condition), shift, turn
 
     def geometry(
         self, images: "Images", frame: Float[Tensor, "batch bodies 3 3"]
@@ -384,6 +370,31 @@ def cartesian_operations(
     """Q = L^T W L^-T: what an operation on fractional columns does to Cartesian ones."""
     inverse = torch.linalg.inv(lattice)
     return lattice.mT[:, None] @ rotations @ inverse.mT[:, None]
+
+
+def _assembled(
+    contact: tuple[Tensor, Tensor, Tensor],
+    image: tuple[Tensor, Tensor],
+    own: Float[Tensor, "batch bodies 12"],
+    rotation: Float[Tensor, "batch bodies 3 3"],
+    condition: PoseCondition,
+) -> tuple[Float[Tensor, "batch 3 3"], Float[Tensor, "batch bodies 3"], Float[Tensor, "batch bodies 3"]]:
+    """Strain, shifts and turns: numbers for each contact (3) and image (5) along their lines, and each body (12)."""
+    force, direction, arms = contact
+    pull, line = image
+    frame = condition.hand[..., None, None] * rotation
+    push, twist = ((force[..., n, None] * direction).sum(3) for n in (0, 1))
+    shift = push.sum(2) + (pull[..., :1] * line).sum(2) + torch.einsum("bmij,bmj->bmi", frame, own[..., :3])
+    # torques of contacts; axes of the body drawn towards neighbours; a turn of the body's own
+    torque = torch.linalg.cross(arms, twist).sum(2)
+    lever = torch.einsum("bmnk,bmik,bmnj->bmij", pull[..., 2:], rotation, line)
+    turn = _solve_inertia(arms, torque, condition.present) + _axial(lever) * condition.hand[..., None]
+    turn = turn + torch.einsum("bmij,bmj->bmi", rotation, own[..., 3:6])
+    virial = torch.einsum("bmkc,bmkcx,bmkcy->bmxy", force[..., 2], direction, direction)
+    virial = virial + torch.einsum("bmn,bmnx,bmny->bmxy", pull[..., 1], line, line)
+    eye = torch.eye(3, dtype=virial.dtype, device=virial.device)
+    strain = 0.03 * virial + frame @ _symmetric(own[..., 7:]) @ frame.mT + own[..., 6, None, None] * eye
+    return strain.mean(1), shift, turn
 
 
 def _averaged(

@@ -92,6 +92,11 @@ def predicted_volume(molecule: Molecule) -> float:
         ) from None
 
 
+def has_volume(molecule: Molecule) -> bool:
+    """Is an atomic volume known for every element?"""
+    return all(a.GetSymbol() in ATOM_VOLUMES for a in molecule.graph.GetAtoms())
+
+
 def donates_hydrogen_bond(atom: Chem.Atom) -> bool:
     """True for a hydrogen on N or O."""
     return atom.GetSymbol() == "H" and any(n.GetSymbol() in ("N", "O") for n in atom.GetNeighbors())
