@@ -103,7 +103,7 @@ def test_ranks_follow_the_energy(packings: Path) -> None:
     rows = rank_files([packings], "forcefield")
     assert [r["rank"] for r in rows] == [1, 2, 3, 4]
     assert rows[0]["energy_kj_mol"] == 0
-    energies = [r["energy"] for r in rows]
+    energies = [r["lattice_energy_kj_mol"] for r in rows]
     assert energies == sorted(energies)
     springs = rank_files([packings], f"ase:{STAND_INS}:Springs")
     assert {r["file"] for r in springs} == {r["file"] for r in rows}
