@@ -28,19 +28,19 @@ import numpy as np
 import torch
 from rdkit import Chem
 
+from nucleate import testing
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.io import read_crystal, read_extxyz
 from nucleate.crystal.molecule import Molecule
 from nucleate.errors import InputError
 from nucleate.geometry.lattice import strained
-from nucleate.geometry.so3 import random_rotation, rotation_exp
+from nucleate.geometry.so3 import rotation_exp
 from nucleate.metrics.duplicates import Duplicates, DuplicateSettings, find_duplicates
 from nucleate.metrics.fingerprint import Bodies, Fingerprint, fingerprint, moments, nearest_distances
 from nucleate.metrics.heavy_molecules import HeavyMolecules, classes_of
 from nucleate.metrics.packing import compare_packing
 from nucleate.metrics.rate import Rate
 
-SKEW = torch.tensor([[1, 1, 0], [0, 1, -1], [1, 1, 1]], dtype=torch.float64)
 LANDSCAPES = ("aspirin", "hmx", "target_xxii")
 SIZES: dict[str, tuple[float, ...]] = {
     "setting": (0,),
@@ -78,22 +78,7 @@ def deformed(
 
 
 def disguised(c: Crystal, seed: int, mirror: bool = False) -> Crystal:
-    """Turned, in another cell, with molecules elsewhere and all orders permuted."""
-    g = torch.Generator().manual_seed(seed)
-    lattice = SKEW @ c.lattice.double()
-    hops = torch.randint(-2, 3, (c.n_molecules, 3), generator=g).double() @ lattice
-    hand = -1 if mirror else 1
-    turn = hand * random_rotation(generator=g)
-    positions = (c.positions.double() + hops[c.molecule]) @ turn.T
-    lattice = hand * lattice @ turn.T
-    order, names = torch.randperm(len(c), generator=g), torch.randperm(c.n_molecules, generator=g)
-    return Crystal(
-        lattice=lattice,
-        frac=(positions @ torch.linalg.inv(lattice))[order],
-        numbers=c.numbers[order],
-        molecule=names[c.molecule][order],
-        bonds=torch.argsort(order)[c.bonds],
-    )
+    return testing.disguised(c, torch.Generator().manual_seed(seed), mirror)
 
 
 def doubled(c: Crystal) -> Crystal:

@@ -24,35 +24,15 @@ import torch
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.io import read_crystal
 from nucleate.errors import InputError
-from nucleate.geometry.so3 import random_rotation
 from nucleate.metrics.control import random_poses
 from nucleate.metrics.criteria import CRITERIA, Criterion, Judge
 from nucleate.metrics.heavy_molecules import HeavyMolecules
 from nucleate.metrics.packing import PackingReference
 from nucleate.metrics.rate import Rate
+from nucleate.testing import disguised
 
 LOOSE = CRITERIA["loose"]
 ALL = [*CRITERIA.values(), Criterion("loose, clashes allowed", LOOSE.rungs, LOOSE.at_least, LOOSE.max_rmsd)]
-SKEW = torch.tensor([[1, 1, 0], [0, 1, -1], [1, 1, 1]], dtype=torch.float64)
-
-
-def disguised(c: Crystal, generator: torch.Generator) -> Crystal:
-    """The mirror image, turned and shifted, in another cell, with molecules elsewhere and all orders permuted."""
-    lattice = SKEW @ c.lattice.double()
-    hops = torch.randint(-2, 3, (c.n_molecules, 3), generator=generator).double() @ lattice
-    turn = -random_rotation(generator=generator)
-    shift = 5 * torch.randn(3, dtype=torch.float64, generator=generator)
-    positions = (c.positions.double() + hops[c.molecule] + shift) @ turn.T
-    lattice = -lattice @ turn.T
-    order = torch.randperm(len(c), generator=generator)
-    names = torch.randperm(c.n_molecules, generator=generator)
-    return Crystal(
-        lattice=lattice,
-        frac=(positions @ torch.linalg.inv(lattice))[order],
-        numbers=c.numbers[order],
-        molecule=names[c.molecule][order],
-        bonds=torch.argsort(order)[c.bonds],
-    )
 
 
 def read_all(folder: Path, most_atoms: int, limit: int | None) -> dict[str, Crystal]:
@@ -80,7 +60,7 @@ def speed_and_laws(crystals: dict[str, Crystal]) -> None:
     first = next(iter(crystals.values()))
     PackingReference(first).compare(first)  # compile
     for name, crystal in crystals.items():
-        other, control = disguised(crystal, generator), random_poses(crystal, 1, generator)[0]
+        other, control = disguised(crystal, generator, mirror=True), random_poses(crystal, 1, generator)[0]
         HeavyMolecules.of(other)  # automorphisms of a new molecule are found once
         start = time.process_time()
         reference = PackingReference(crystal)
@@ -134,7 +114,7 @@ def structure_matcher(crystals: dict[str, Crystal], controls: int, time_limit: f
     draws = {name: random_poses(c, controls, generator) for name, c in crystals.items()}
     pairs = [(crystals[name], control) for name, own in draws.items() for control in own]
     itself = torch.Generator().manual_seed(0)
-    equal = [(c, disguised(c, itself)) for c in crystals.values()]
+    equal = [(c, disguised(c, itself, mirror=True)) for c in crystals.values()]
     with StructureMatching(settings_named("molcrystalflow"), workers=2, time_limit=time_limit) as matching:
         same, different = matching.compare(equal), matching.compare(pairs)
     print(f"\nStructureMatcher (ltol 0.3, angle 10, no scaling), time limit {time_limit:g} s a pair")

@@ -2,10 +2,9 @@
 
 import torch
 
+from nucleate import testing
 from nucleate.crystal.crystal import Crystal
-from nucleate.geometry.so3 import random_rotation, rotation_exp
-
-SKEW = torch.tensor([[1, 1, 0], [0, 1, -1], [1, 1, 1]], dtype=torch.float64)
+from nucleate.geometry.so3 import rotation_exp
 
 
 def seeded(seed):
@@ -37,22 +36,7 @@ def repeated(c, times):
 
 
 def disguised(c, seed=0, mirror=False):
-    """The same crystal turned, shifted, in another cell, with molecules elsewhere and all orders permuted."""
-    g = seeded(seed)
-    lattice = SKEW @ c.lattice.double()
-    hops = torch.randint(-2, 3, (c.n_molecules, 3), generator=g).double() @ lattice
-    shift = 5 * torch.randn(3, dtype=torch.float64, generator=g)
-    turn = random_rotation(generator=g) * (-1 if mirror else 1)
-    positions = (c.positions.double() + hops[c.molecule] + shift) @ turn.T
-    lattice = lattice @ turn.T * (-1 if mirror else 1)  # minus the axes span the same lattice, right-handed
-    order, names = torch.randperm(len(c), generator=g), torch.randperm(c.n_molecules, generator=g)
-    return Crystal(
-        lattice=lattice,
-        frac=(positions @ torch.linalg.inv(lattice))[order],
-        numbers=c.numbers[order],
-        molecule=names[c.molecule][order],
-        bonds=torch.argsort(order)[c.bonds],
-    )
+    return testing.disguised(c, seeded(seed), mirror)
 
 
 def without_hydrogens(c):
