@@ -59,6 +59,13 @@ class Molecule:
         index = torch.nonzero(self.numbers > 1).flatten()
         return index if len(index) else torch.arange(len(self))
 
+    @property
+    def heavy_graph(self) -> tuple[list[int], list[list[int]]]:
+        """Atomic numbers and bonds of the `heavy` atoms, numbered among themselves."""
+        place = {atom: i for i, atom in enumerate(self.heavy.tolist())}
+        bonds = [[place[i], place[j]] for i, j in self.bonds.tolist() if i in place and j in place]
+        return self.numbers[self.heavy].tolist(), bonds
+
     @cached_property
     def smiles(self) -> str:
         """Canonical SMILES with stereo, hydrogens implicit."""

@@ -7,12 +7,12 @@ so that its cell is the symmetric matrix exp(sum of k_i B_i) of its log coordina
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from rdkit import Chem
 from torch import Tensor
 
+from nucleate.crystal.graph import skeleton
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.packing import Packings
 from nucleate.data.packed import PackedCrystal
@@ -25,6 +25,7 @@ from nucleate.physics.parameters import donates_hydrogen_bond, predicted_volume
 MOST_ANCHORS = 16
 SAME_POSE = 0.25  # Å: RMSD up to which an automorphism of the graph is a symmetry of the conformer
 MOST_SYMMETRIES = 24
+MOST_MAPS = 500  # automorphisms looked at
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +80,7 @@ class Poses:
 
     molecules: Molecules
     groups: Groups
-    lattice: Float[
-        Tensor, "crystals cells 6"
-    ]  # log coordinates of all short cells of the setting, shortest first
+    lattice: Float[Tensor, "crystals cells 6"]  # log coordinates of all short cells, the shortest first
     centroid: Float[Tensor, "crystals cells bodies 3"]
     rotation: Float[Tensor, "crystals cells bodies 3 3"]  # in the frame of the symmetric cell
     short: Bool[Tensor, "crystals cells"]  # False where padded
@@ -235,11 +234,11 @@ def conformer_symmetries(
     molecule: Molecule, positions: Float[Tensor, "atoms 3"]
 ) -> Float[Tensor, "symmetries 3 3"]:
     """Orthogonal matrices A with x_perm(i) = A x_i for an automorphism of the heavy atoms; the identity first."""
-    heavy = molecule.heavy
-    x = positions[heavy]
-    if len(heavy) < 2:
+    x = positions[molecule.heavy]
+    if len(x) < 2:
         return torch.eye(3, dtype=torch.float64)[None]
-    maps = _heavy_maps(molecule)
+    bare = skeleton(*molecule.heavy_graph)
+    maps = torch.tensor(bare.GetSubstructMatches(bare, uniquify=False, maxMatches=MOST_MAPS))
     found = [torch.eye(3, dtype=torch.float64)]
     for hand in (1.0, -1.0):
         fit = kabsch((hand * x).expand(len(maps), -1, -1), x[maps])
@@ -247,20 +246,6 @@ def conformer_symmetries(
             if rmsd < SAME_POSE and all((rotation - A).square().sum() > 0.3 for A in found):
                 found.append(rotation)
     return torch.stack(found[:MOST_SYMMETRIES])
-
-
-def _heavy_maps(molecule: Molecule) -> Int[Tensor, "maps heavy"]:
-    """Automorphisms of the graph without hydrogens, as permutations of its atoms."""
-    bare = Chem.RWMol(molecule.graph)
-    for index in sorted((a.GetIdx() for a in bare.GetAtoms() if a.GetAtomicNum() == 1), reverse=True):
-        bare.RemoveAtom(index)
-    plain = Chem.RWMol()
-    for atom in bare.GetAtoms():
-        plain.AddAtom(Chem.Atom(atom.GetAtomicNum()))
-    for bond in bare.GetBonds():
-        plain.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
-    maps = plain.GetMol().GetSubstructMatches(plain, uniquify=False, maxMatches=500)
-    return torch.from_numpy(np.array(maps)).long()
 
 
 def _stacked(parts: Sequence[Tensor]) -> Tensor:

@@ -83,9 +83,7 @@ def heavy_keys(crystal: Crystal) -> list[str]:
 
 def molecule_key(molecule: Molecule) -> str:
     """The key of a molecule by itself."""
-    numbers, bonds = molecule.numbers.numpy(), molecule.bonds.numpy()
-    kept = numbers > 1 if (numbers > 1).any() else np.ones(len(numbers), dtype=bool)
-    return split_graphs(numbers, np.zeros(len(numbers), dtype=np.int64), kept, bonds)[0].key
+    return canonical(*molecule.heavy_graph)[0]
 
 
 def split_graphs(

@@ -22,14 +22,11 @@ from nucleate.generative.flow_matching import Beta, Euler, FlowMatching, TimeLaw
 from nucleate.geometry.lattice import lattice_from_log, log_coordinates, symmetric_log
 from nucleate.geometry.manifold import Euclidean, Product, State
 from nucleate.geometry.so3 import SO3, random_rotation, rotation_exp
-from nucleate.geometry.torus import Torus
+from nucleate.geometry.torus import Torus, wrap_difference
 from nucleate.networks.pose import MoleculeBatch, PoseCondition, PoseNetwork, cartesian_operations
 
 SHAPE_SCALE = (0.10, 0.17, 0.10, 0.42, 0.42)  # standard deviations of the shape coordinates of short cells
-VOLUME_EXCESS, VOLUME_SCALE = (
-    0.067,
-    0.06,
-)  # log of the volume over the sum of atomic volumes: mean and deviation
+VOLUME_EXCESS, VOLUME_SCALE = 0.067, 0.06  # mean and deviation of log(volume / sum of atomic volumes)
 STRAIN_WEIGHT = 0.1  # of the squared strain times V^(2/3) beside shifts and turns in Å^2
 LATE = 0.2  # 1 - t is not taken below this where errors are divided by it
 
@@ -105,7 +102,7 @@ class PoseFlow(nn.Module):
         """The loss: mean squared error of the predicted crystal over (1 - t)^2, and its parts in Å^2."""
         task = Task(poses.molecule, poses.hand, poses.group)
         noise = self.prior(poses.molecules, poses.groups, task, generator)
-        target = nearest_target(poses, noise)
+        target, _ = nearest_target(poses, noise)
         t = self.times.draw(len(poses), generator, torch.float32, stratified=True)
         now = FLOW.interpolate(noise, target, t)
         condition, now, target = turned_frames(
@@ -114,7 +111,7 @@ class PoseFlow(nn.Module):
         S_t, S_1 = lattice_from_log(now["lattice"]), lattice_from_log(target["lattice"])
         strain, shift, turn = self.network(S_t, now["centroid"], now["rotation"], t, condition)
         wanted_strain, U = strain_between(S_t, S_1)
-        wanted_shift = wrapped(target["centroid"] - now["centroid"]) @ S_t
+        wanted_shift = wrap_difference(target["centroid"] - now["centroid"]) @ S_t
         wanted_rotation = U.mT[:, None] @ target["rotation"]
         gyration = poses.molecules.gyration[poses.molecule]
         volume = (math.sqrt(3) * target["lattice"][:, 5]).exp()
@@ -195,13 +192,9 @@ def strain_between(
     return strain, torch.linalg.solve(S_1, S_t @ torch.linalg.matrix_exp(strain))
 
 
-def wrapped(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    return x - x.round()
-
-
 @torch.no_grad()
-def nearest_target(poses: Poses, noise: State) -> State:
-    """Of all descriptions of each crystal the one nearest to the noise.
+def nearest_target(poses: Poses, noise: State) -> tuple[State, Float[Tensor, " batch"]]:
+    """Of all descriptions of each crystal the one nearest to the noise, and its distance (Å).
 
     They differ in the cell (short ones of the setting), the order of bodies, the origin, the operation that each
     body is an image under, and the symmetry of its molecule. The squared distance adds those of shifts (Å), of turns
@@ -214,11 +207,10 @@ def nearest_target(poses: Poses, noise: State) -> State:
         for cell in range(poses.lattice.shape[1])
         for order in orders
     ]
-    best, rows = (
-        torch.stack([cost for cost, _ in found]).argmin(0),
-        torch.arange(len(poses), device=noise["lattice"].device),
-    )
-    return {name: torch.stack([state[name] for _, state in found])[best, rows] for name in noise}
+    squared, best = torch.stack([cost for cost, _ in found]).min(0)
+    rows = torch.arange(len(poses), device=best.device)
+    nearest = {name: torch.stack([state[name] for _, state in found])[best, rows] for name in noise}
+    return nearest, squared.sqrt()
 
 
 def _nearest_in_cell(
@@ -269,7 +261,7 @@ def _under_common_origin(
     found = []
     for own in slides:
         aim = centroid[:, None] + shifts[:, :, None, None] + own[:, None, None]  # batch shifts bodies ops 3
-        apart = wrapped(aim - noise["centroid"][:, None, :, None]) @ S[:, None, None]
+        apart = wrap_difference(aim - noise["centroid"][:, None, :, None]) @ S[:, None, None]
         cost = apart.square().sum(-1)[..., None] + turned[:, None]
         least, which = cost.flatten(3).min(-1)  # batch shifts bodies
         total, shift = least.mean(-1).min(-1)

@@ -17,9 +17,8 @@ from nucleate.errors import InputError
 from nucleate.generative.epochs import EpochBatches
 from nucleate.generative.system import Lesson, System
 from nucleate.generative.training import mapped
-from nucleate.geometry.lattice import lattice_from_log
 from nucleate.geometry.manifold import State
-from nucleate.models.molcrystalflow import PoseFlow, Task, nearest_target, wrapped
+from nucleate.models.molcrystalflow import PoseFlow, Task, nearest_target
 from nucleate.networks.pose import PoseNetwork
 from nucleate.physics.parameters import has_volume
 
@@ -83,25 +82,12 @@ class PoseTraining:
 
 
 def distance_to_known(state: State, task: Task, known: Poses) -> Float[Tensor, " batch"]:
-    """Å from each state to the nearest known crystal of the same molecules and group; infinity where there is none.
-
-    The root of the sum of the squares of shift, turn times the radius of gyration, and 0.5 V^(1/3) times the
-    difference of the log coordinates: a change of the cell moves atoms by about so much.
-    """
+    """Å (see `nearest_target`) to the nearest known crystal of the same molecules and group; infinity for none."""
     # one row for each pair of a state and a crystal that it may be
     same = (task.group[:, None] == known.group) & (task.molecule[:, None] == known.molecule).all(-1)
     same &= (task.hand[:, None] == known.hand).all(-1)
     row, which = torch.nonzero(same, as_tuple=True)
-    candidates = known[which]
-    pairs = {name: value[row] for name, value in state.items()}
-    nearest = nearest_target(candidates, pairs)
-    S = lattice_from_log(nearest["lattice"])
-    gyration = candidates.molecules.gyration[candidates.molecule]
-    shift = (wrapped(nearest["centroid"] - pairs["centroid"]) @ S).square().sum(-1).mean(1)
-    turn = 0.5 * gyration**2 * (nearest["rotation"] - pairs["rotation"]).square().sum((-1, -2))
-    scale = 0.5 * torch.linalg.det(S) ** (1 / 3)
-    cell = scale**2 * (nearest["lattice"] - pairs["lattice"]).square().sum(1)
-    distance = (shift + turn.mean(1) + cell).sqrt()
+    _, distance = nearest_target(known[which], {name: value[row] for name, value in state.items()})
     least = torch.full((len(task.group),), torch.inf, device=distance.device)
     return least.scatter_reduce(0, row, distance, "amin")
 

@@ -169,9 +169,7 @@ class Images:
 
     vector: Float[Tensor, "batch bodies images 3"]  # Å, from centroid to centroid
     distance: Float[Tensor, "batch bodies images"]  # Å
-    frame: Float[
-        Tensor, "batch bodies images 3 3"
-    ]  # turns body-frame positions of the image into Cartesian ones
+    frame: Float[Tensor, "batch bodies images 3 3"]  # body frame of the image -> Cartesian
     body: Int[Tensor, "batch bodies images"]  # whose image it is
     weight: Float[Tensor, "batch bodies images"]  # 1 for the nearest, 0 for the last
 
@@ -182,12 +180,8 @@ class Contacts:
 
     vector: Float[Tensor, "batch bodies anchors contacts 3"]  # Å, from the anchor to its contact
     distance: Float[Tensor, "batch bodies anchors contacts"]  # Å
-    weight: Float[
-        Tensor, "batch bodies anchors contacts"
-    ]  # 1 for the nearest, 0 for the last and for padding
-    source: Int[
-        Tensor, "batch bodies anchors contacts"
-    ]  # body * anchors + anchor that the contact is an image of
+    weight: Float[Tensor, "batch bodies anchors contacts"]  # 1 for the nearest, 0 for the last and padding
+    source: Int[Tensor, "batch bodies anchors contacts"]  # body * anchors + anchor that it is an image of
     returned: Float[Tensor, "batch bodies anchors contacts 3"]  # unit vector back, in the contact's own frame
 
 
@@ -212,10 +206,8 @@ def find_images(
         middle = shifts.abs().sum(-1) == 0
         far[:, :, 0] = torch.where(own[None, :, :, None] & middle, FAR, far[:, :, 0])
         kept = far.flatten(2).topk(min(neighbours + 1, far[0, 0].numel()), largest=False)
-        chosen, horizon = (
-            kept.indices[..., :-1],
-            kept.values[..., -1:].sqrt(),
-        )  # Å, to the nearest one left out
+        chosen = kept.indices[..., :-1]
+        horizon = kept.values[..., -1:].sqrt()  # Å, to the nearest one left out
     place = torch.div(chosen, len(shifts), rounding_mode="floor")
     op, body = torch.div(place, bodies, rounding_mode="floor"), place % bodies
     pick = torch.arange(len(lattice), device=op.device)[:, None, None]
