@@ -588,3 +588,30 @@ def test_processes_must_share_evenly(tmp_path: Path):
 
     with pytest.raises(InputError, match="set it to a multiple of 3"):
         fit(Line(), points(), settings(micro_batches=4), tmp_path, team=Three())
+
+
+class Watched:
+    """A process alone that notes, whenever it adds, whether the training has a file; its partner's answer is told."""
+
+    rank, size, device = 0, 1, torch.device("cpu")
+
+    def __init__(self, folder: Path, partner: float = 0.0) -> None:
+        self.file, self.partner = folder / CHECKPOINT, partner
+        self.seen: list[bool] = []
+
+    def add(self, vector: Tensor) -> None:
+        if not self.seen:
+            vector += self.partner
+        self.seen.append(self.file.exists())
+
+
+def test_nobody_writes_before_all_have_looked(tmp_path: Path):
+    """Else a slow process takes the files of the first for those of another training."""
+    team = Watched(tmp_path)
+    fit(Line(), points(), settings(steps=2), tmp_path, team=team)
+    assert team.seen == [False, True, True]
+
+
+def test_a_training_that_one_process_finds_stops_all(tmp_path: Path):
+    with pytest.raises(InputError, match="holds a training already"):
+        fit(Line(), points(), settings(), tmp_path, team=Watched(tmp_path, partner=1.0))

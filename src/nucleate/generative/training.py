@@ -168,7 +168,7 @@ class Training:
         path = self.folder / CHECKPOINT
         if resume:
             self._load(path)
-        elif path.exists():
+        elif self._any(path.exists()):  # all look before one of them writes
             raise InputError(
                 f"{self.folder} holds a training already; go on with --resume, or choose another folder with -o"
             )
@@ -185,6 +185,12 @@ class Training:
             if not resume:
                 self._validate()
                 self._save()
+
+    def _any(self, mine: bool) -> bool:
+        """Whether it is so in any process; none goes on before all have answered."""
+        answers = torch.tensor([float(mine)], device=self.team.device)
+        self.team.add(answers)
+        return answers.item() > 0
 
     # ------------------------------------------------------------------ one step
 
