@@ -239,19 +239,32 @@ def _judge_target(
 ) -> list[Row]:
     """Rows of its samples and of its controls (as many, or as for the other targets where it has none)."""
     count = settings.controls if settings.controls is not None else len(samples) or usual
+    controls = _controls(target, references, count, settings.seed)
+    return [
+        *judge_samples(target, PREDICTION, samples, references, settings, matching),
+        *judge_samples(target, CONTROL, controls, references, settings, matching),
+    ]
+
+
+def judge_samples(
+    target: str,
+    source: str,
+    samples: Sequence[Sample],
+    references: Sequence[Crystal],
+    settings: EvaluateSettings,
+    matching: StructureMatching | None,
+) -> list[Row]:
+    """A row (see `metrics.evaluation`) for each sample of one target, by whatever source it came from.
+
+    `matching` must be there where StructureMatcher is among the criteria of the settings.
+    """
     judges = [Judge(criterion(name), references) for name in settings.criteria if name != MATCHER]
-    rows: list[Row] = []
-    for source, own in (
-        (PREDICTION, list(samples)),
-        (CONTROL, _controls(target, references, count, settings.seed)),
-    ):
-        found = [_row(target, source, i, s, references, judges, settings) for i, s in enumerate(own)]
-        if matching is not None:
-            _add_matcher(found, own, references, matching, settings)
-        _add_duplicates(found, own)
-        for order, row in enumerate(in_order(found)):
-            row["order"] = order
-        rows += found
+    rows = [_row(target, source, i, s, references, judges, settings) for i, s in enumerate(samples)]
+    if matching is not None:
+        _add_matcher(rows, samples, references, matching, settings)
+    _add_duplicates(rows, samples)
+    for order, row in enumerate(in_order(rows)):
+        row["order"] = order
     return rows
 
 
