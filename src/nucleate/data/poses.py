@@ -17,7 +17,7 @@ from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.packing import Packings
 from nucleate.data.packed import PackedCrystal
 from nucleate.geometry.lattice import SHAPE_BASIS, family_log, lattice_from_log, log_coordinates
-from nucleate.geometry.normaliser import normaliser, short_cells
+from nucleate.geometry.normaliser import Normaliser, normaliser, short_cells
 from nucleate.geometry.so3 import kabsch
 from nucleate.geometry.symmetry import SpaceGroup
 from nucleate.physics.parameters import donates_hydrogen_bond, predicted_volume
@@ -61,8 +61,12 @@ class Groups:
     fixed: Float[Tensor, "groups 6"]
 
     @staticmethod
-    def of(groups: Sequence[SpaceGroup]) -> "Groups":
-        found = [normaliser(g) for g in groups]
+    def of(groups: Sequence[SpaceGroup], normalised: bool = True) -> "Groups":
+        """Without normalisers, which take a tenth of a second each, no origin counts as equal to another."""
+        plain = Normaliser(
+            torch.zeros(1, 3), torch.zeros(3, dtype=torch.bool), torch.eye(3).long()[None], torch.zeros(1, 3)
+        )
+        found = [normaliser(g) if normalised else plain for g in groups]
         return Groups(
             rotations=_stacked([g.rotations.float() for g in groups]),
             translations=_stacked([g.translations.float() for g in groups]),

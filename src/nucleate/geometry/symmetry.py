@@ -114,7 +114,7 @@ class SpaceGroup:
             spglib.get_spacegroup_type_from_symmetry,
             group.rotations.numpy(),
             group.translations.numpy(),
-            lattice=lattice_from_metric(_averaged_metric(group, torch.eye(3, dtype=torch.float64))).numpy(),
+            lattice=lattice_from_metric(averaged_metric(group, torch.eye(3, dtype=torch.float64))).numpy(),
         )
         if kind is None:
             return group
@@ -166,10 +166,10 @@ def allowed_cell(
     if isinstance(group, str):
         group = _smallest_of_family(group)
     free = lattice_from_parameters(lengths, angles)
-    return lattice_from_metric(_averaged_metric(group, free @ free.mT))
+    return lattice_from_metric(averaged_metric(group, free @ free.mT))
 
 
-def _averaged_metric(group: SpaceGroup, metric: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 3 3"]:
+def averaged_metric(group: SpaceGroup, metric: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 3 3"]:
     """The metric tensors nearest to the given ones that every operation keeps."""
     W = group.rotations.to(metric)
     averaged = torch.einsum("oji,...jk,okl->...il", W, metric, W) / len(group)

@@ -28,6 +28,7 @@ from nucleate.networks.pose import MoleculeBatch, PoseCondition, PoseNetwork, ca
 SHAPE_SCALE = (0.10, 0.17, 0.10, 0.42, 0.42)  # standard deviations of the shape coordinates of short cells
 VOLUME_EXCESS, VOLUME_SCALE = 0.067, 0.06  # mean and deviation of log(volume / sum of atomic volumes)
 STRAIN_WEIGHT = 0.1  # of the squared strain times V^(2/3) beside shifts and turns in Å^2
+MOST_STRAIN = 2.0  # norm of a logarithmic strain that a sampler follows; cells of the prior differ by less
 LATE = 0.2  # 1 - t is not taken below this where errors are divided by it
 
 
@@ -55,17 +56,31 @@ class PoseFlow(nn.Module):
 
     # ------------------------------------------------------------ condition and prior
 
-    def condition(self, molecules: Molecules, groups: Groups, task: Task) -> PoseCondition:
-        """Encodes each distinct molecule of the task once."""
-        distinct, place = torch.unique(task.molecule, return_inverse=True)
+    def encode(
+        self, molecules: Molecules, chosen: Int[Tensor, " chosen"]
+    ) -> Float[Tensor, "chosen anchors width"]:
+        """Features of the chosen molecules, which are those of any pose."""
         batch = MoleculeBatch(
-            molecules.numbers[distinct],
-            molecules.positions[distinct],
-            molecules.anchor[distinct],
-            molecules.anchors[distinct],
-            molecules.present[distinct],
+            molecules.numbers[chosen],
+            molecules.positions[chosen],
+            molecules.anchor[chosen],
+            molecules.anchors[chosen],
+            molecules.present[chosen],
         )
-        features = self.network.encoder(batch)
+        return self.network.encoder(batch)
+
+    def condition(
+        self,
+        molecules: Molecules,
+        groups: Groups,
+        task: Task,
+        features: Float[Tensor, "molecules anchors width"] | None = None,
+    ) -> PoseCondition:
+        """Encodes each distinct molecule of the task once, or not at all where the `features` of all are given."""
+        place = task.molecule
+        if features is None:
+            distinct, place = torch.unique(task.molecule, return_inverse=True)
+            features = self.encode(molecules, distinct)
         return PoseCondition(
             anchors=molecules.anchors[task.molecule],
             hand=task.hand,
@@ -85,16 +100,20 @@ class PoseFlow(nn.Module):
     def prior(self, molecules: Molecules, groups: Groups, task: Task, generator: torch.Generator) -> State:
         """Cells of the expected volume and of any shape that the group allows; uniform poses."""
         batch, bodies = task.molecule.shape
-        device = generator.device
-        scale = torch.tensor([*SHAPE_SCALE, VOLUME_SCALE / math.sqrt(3)], device=device)
-        k = torch.randn(batch, 6, generator=generator, device=device) * scale
-        k[:, 5] += self.log_volume(molecules, groups, task) / math.sqrt(3)
-        k = (groups.allowed[task.group] @ k[..., None])[..., 0] + groups.fixed[task.group]
+        normal = torch.randn(batch, 6, generator=generator, device=generator.device)
         return {
-            "lattice": k,
-            "centroid": torch.rand(batch, bodies, 3, generator=generator, device=device),
+            "lattice": self.cells(molecules, groups, task, normal),
+            "centroid": torch.rand(batch, bodies, 3, generator=generator, device=generator.device),
             "rotation": random_rotation(batch, bodies, generator=generator, dtype=torch.float32),
         }
+
+    def cells(
+        self, molecules: Molecules, groups: Groups, task: Task, normal: Float[Tensor, "batch 6"]
+    ) -> Float[Tensor, "batch 6"]:
+        """Log coordinates of cells of the prior from standard normal numbers."""
+        k = normal * normal.new_tensor([*SHAPE_SCALE, VOLUME_SCALE / math.sqrt(3)])
+        k[:, 5] += self.log_volume(molecules, groups, task) / math.sqrt(3)
+        return (groups.allowed[task.group] @ k[..., None])[..., 0] + groups.fixed[task.group]
 
     # ------------------------------------------------------------ loss
 
@@ -131,7 +150,7 @@ class PoseFlow(nn.Module):
         """The crystal at time 1 as a state, turned so that its cell is symmetric."""
         S_t = lattice_from_log(x["lattice"])
         strain, shift, turn = self.network(S_t, x["centroid"], x["rotation"], t, condition)
-        moved = S_t @ torch.linalg.matrix_exp(strain)
+        moved = S_t @ torch.linalg.matrix_exp(_bounded(strain))
         k = log_coordinates(moved)
         U = torch.linalg.solve(lattice_from_log(k), moved)
         return {
@@ -146,14 +165,30 @@ class PoseFlow(nn.Module):
         molecules: Molecules,
         groups: Groups,
         task: Task,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
         steps: int = 10,
         start: State | None = None,
+        features: Float[Tensor, "molecules anchors width"] | None = None,
     ) -> State:
-        """Crystals of the task, each exactly symmetric in its group; `start` replaces the noise."""
-        condition = self.condition(molecules, groups, task)
-        noise = start or self.prior(molecules, groups, task, generator)
-        return Euler(FLOW).sample(lambda x, t: self.endpoint(x, t, condition), noise, even_times(steps))
+        """Crystals of the task, each exactly symmetric in its group.
+
+        `start` replaces the noise, `features` (of all molecules, from `encode`) save encoding them again. A network
+        that fails for a crystal leaves it with numbers that are not finite, and others as they are.
+        """
+        condition = self.condition(molecules, groups, task, features)
+        if start is None:
+            if generator is None:
+                raise ValueError(
+                    "expected a generator to draw the noise with, or the noise as `start`; got neither"
+                )
+            start = self.prior(molecules, groups, task, generator)
+        return Euler(FLOW).sample(lambda x, t: self.endpoint(x, t, condition), start, even_times(steps))
+
+
+def _bounded(strain: Float[Tensor, "batch 3 3"]) -> Float[Tensor, "batch 3 3"]:
+    """At most `MOST_STRAIN`, and none where the network failed: its cell must not end the whole batch."""
+    size = strain.square().sum((-1, -2), keepdim=True).sqrt()
+    return torch.where(size.isfinite(), strain * (MOST_STRAIN / size.clamp(min=MOST_STRAIN)), 0.0)
 
 
 def turned_frames(

@@ -112,10 +112,7 @@ def prepare(settings: MolCrystalFlowSettings, data: Path) -> Lesson:
             f"expected enough molecules to hold some out, got {len(set(poses.keys))} in {data}; make more"
         )
     learnt, kept = poses[torch.nonzero(~held).flatten()], poses[torch.nonzero(held).flatten()]
-    network = PoseNetwork(
-        settings.width, settings.layers, neighbours=settings.neighbours, contacts=settings.contacts
-    )
-    training = PoseTraining(PoseFlow(network), kept, settings)
+    training = PoseTraining(PoseFlow(network_of(settings)), kept, settings)
     about = {
         "crystals": len(learnt),
         "molecules": len(set(learnt.keys)),
@@ -126,6 +123,13 @@ def prepare(settings: MolCrystalFlowSettings, data: Path) -> Lesson:
         "digest": hashlib.sha256(poses.lattice.numpy().tobytes()).hexdigest()[:16],
     }
     return Lesson(training, EpochBatches(len(learnt), settings.batch, lambda items, _: learnt[items]), about)
+
+
+def network_of(settings: MolCrystalFlowSettings) -> PoseNetwork:
+    """The network of these settings, before it has learnt anything."""
+    return PoseNetwork(
+        settings.width, settings.layers, neighbours=settings.neighbours, contacts=settings.contacts
+    )
 
 
 def is_held_out(key: str) -> bool:
