@@ -15,6 +15,7 @@ from nucleate.crystal.packing import Packings
 from nucleate.crystal.rigid import normalise_hydrogens
 from nucleate.crystal.standardise import represent_symmetric
 from nucleate.data.packed import from_row, read_crystals, read_rows, shards
+from nucleate.data.splits import assign_splits, main_molecule, split_of
 from nucleate.errors import InputError
 from nucleate.metrics.heavy_molecules import heavy_keys
 from nucleate.metrics.packing import PackingReference
@@ -23,14 +24,11 @@ from nucleate.pipeline.import_crystals import (
     EXACT,
     RECORD,
     ImportSettings,
-    assign_splits,
     farthest_atom,
     import_crystal,
     import_crystals,
-    main_molecule,
     read_splits,
     represent_exactly,
-    split_of,
 )
 
 DATA = Path(__file__).parents[1] / "data"

@@ -55,6 +55,7 @@ def joint(
     lattice: Float[Tensor, "batch 3 3"],
     radius: Float[Tensor, "batch bodies"],
     translate: bool = False,
+    symmetries: Float[Tensor, "batch bodies symmetries 3 3"] | None = None,
 ) -> State:
     """Noise dealt body by body, centroid and rotation together, by the squared length of the paths in Å.
 
@@ -62,15 +63,41 @@ def joint(
     fractional step that the path takes, L the data's cell (Å) and `radius` the radius of gyration (Å) of the
     data's body. `translate` also moves all noise of a crystal by the common translation that is best for it
     (found by alternating from every placement of the first body); use it where the origin is free: there a
-    common translation changes nothing but the length of the paths.
+    common translation changes nothing but the length of the paths. `symmetries` are proper rotations that lay each
+    body of the data on itself, the identity among them: the least turn counts (`nearest_pose` then takes it).
     """
-    spin = (radius[:, None] * pairwise_distance(SO3(), noise["rotation"], data["rotation"])).square()
+    spin = (radius[:, None] * _least_turn(noise["rotation"], data["rotation"], symmetries)).square()
     centroid = noise["centroid"]
     if translate:
         shift = _best_translation(centroid, data["centroid"], spin, label, lattice)
         centroid = torch.where((label >= 0)[..., None], wrap(centroid + shift[:, None]), centroid)
     order = assign(_squared_length(_steps(centroid, data["centroid"]), lattice) + spin, label)
     return {**noise, "centroid": permuted(centroid, order), "rotation": permuted(noise["rotation"], order)}
+
+
+def nearest_pose(
+    noise: Float[Tensor, "batch bodies 3 3"],
+    data: Float[Tensor, "batch bodies 3 3"],
+    symmetries: Float[Tensor, "batch bodies symmetries 3 3"],
+) -> Float[Tensor, "batch bodies 3 3"]:
+    """Of the rotations R A that mean the same pose of each body of the data the one nearest to the noise.
+
+    A runs over the body's own proper symmetries. The angle between P and R falls with the trace of P^T R.
+    """
+    equal = data[:, :, None] @ symmetries
+    nearest = (noise[:, :, None] * equal).sum((-1, -2)).argmax(-1)
+    return equal.gather(2, nearest[..., None, None, None].expand(-1, -1, 1, 3, 3)).squeeze(2)
+
+
+def _least_turn(
+    noise: Float[Tensor, "batch bodies 3 3"],
+    data: Float[Tensor, "batch bodies 3 3"],
+    symmetries: Float[Tensor, "batch bodies symmetries 3 3"] | None,
+) -> Float[Tensor, "batch bodies bodies"]:
+    """Angle (rad) from each rotation of noise (rows) to the nearest pose equal to each of the data (columns)."""
+    equal = data[:, :, None] if symmetries is None else data[:, :, None] @ symmetries
+    trace = torch.einsum("bixy,bjsxy->bijs", noise, equal).amax(-1)
+    return ((trace - 1) / 2).clamp(-1, 1).arccos()
 
 
 def pairwise_distance(

@@ -7,7 +7,6 @@ file that is left out is counted with its reason in `import.json`.
 """
 
 import csv
-import hashlib
 import json
 import math
 import re
@@ -39,6 +38,7 @@ from nucleate.data.packed import (
     to_row,
     write_shard,
 )
+from nucleate.data.splits import assign_splits
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.metrics.heavy_molecules import heavy_keys
@@ -50,8 +50,6 @@ PROGRAM = Path(__file__).with_name("import_worker.py")
 RECORD = "import.json"
 IMPORTED = "imported"
 EXACT = 1e-4  # Å, how far an atom of the rebuilt crystal may be from where it was
-SHARES = (("train", 0.8), ("val", 0.1), ("test", 0.1))
-HELD_OUT = {"train": 0, "val": 1, "test": 2}  # names of one's own are held out most
 SHARD = 1000  # crystals
 CHECKPOINT = 500  # files, after which what is there is written
 NO_SPLIT = "no split"
@@ -267,32 +265,6 @@ def read_splits(path: Path) -> dict[str, str]:
                 "folders"
             )
     return table
-
-
-def main_molecule(key: str) -> str:
-    """Of the keys that `PackedCrystal.key` joins, that of the largest molecule: solvates go with what they solvate."""
-    return max(key.split("."), key=lambda part: (part.count("["), part))
-
-
-def split_of(key: str) -> str:
-    """train, val or test by a hash of the largest molecule: the same on every machine, today and tomorrow."""
-    number = int.from_bytes(hashlib.sha256(main_molecule(key).encode()).digest()[:8], "big") / 2**64
-    bounds = np.cumsum([share for _, share in SHARES])
-    return SHARES[min(int(np.searchsorted(bounds, number, side="right")), len(SHARES) - 1)][0]
-
-
-def assign_splits(
-    keys: Mapping[str, str], table: Mapping[str, str] | None
-) -> tuple[dict[str, str], list[str]]:
-    """The split of each crystal, from name -> key, and the names that are not where the table has them."""
-    if table is None:
-        return {name: split_of(key) for name, key in keys.items()}, []
-    held: dict[str, str] = {}
-    for name, key in keys.items():
-        mine, other = table[name], held.setdefault(main_molecule(key), table[name])
-        held[main_molecule(key)] = max(mine, other, key=lambda s: (HELD_OUT.get(s, len(HELD_OUT)), s))
-    found = {name: held[main_molecule(key)] for name, key in keys.items()}
-    return found, [name for name, split in found.items() if split != table[name]]
 
 
 # ---------------------------------------------------------------- processes and files
