@@ -199,7 +199,7 @@ def random_packings(
 ) -> Packings:
     """Starts number `first` to `first + count` of this arm; each depends only on its number and the seed."""
     kinds = composition.kinds(arm.formula_units)
-    u = _uniform_numbers(7 + 8 * len(kinds), first, count, _seed_of(seed, arm.key), sequence)
+    u = uniform_numbers(7 + 8 * len(kinds), first, count, start_seed(seed, arm.key), sequence)
     lattice = _cells(arm, u[:, :7], composition.volume * arm.formula_units * len(arm.group))
     body = u[:, 7:].unflatten(1, (len(kinds), 8))
     return Packings(
@@ -209,8 +209,8 @@ def random_packings(
         lattice=lattice,
         centroid=body[..., :3].contiguous(),
         rotation=rotation_from_uniform(body[..., 3:6]),
-        handedness=_choose_hands(composition, kinds, body[..., 7]),
-        conformer=_choose_conformers(composition, kinds, body[..., 6]),
+        handedness=choose_hands(composition, kinds, body[..., 7]),
+        conformer=choose_conformers(composition, kinds, body[..., 6]),
     )
 
 
@@ -228,7 +228,7 @@ def perturbed_packings(
     The amplitudes are standard deviations; each child scales all three by its own factor between 0.3 and 1.3, so
     that some look nearby and some farther off. Strains keep the space group.
     """
-    generator = torch.Generator().manual_seed(_seed_of(seed, key))
+    generator = torch.Generator().manual_seed(start_seed(seed, key))
     chosen = parents[torch.arange(count) % len(parents)]
     normal = lambda *shape: torch.randn(*shape, generator=generator, dtype=torch.float64)  # noqa: E731
     scale = 0.3 + torch.rand(count, generator=generator, dtype=torch.float64)
@@ -252,14 +252,15 @@ def perturbed_packings(
     )
 
 
-def _seed_of(seed: int, key: str) -> int:
+def start_seed(seed: int, key: str) -> int:
     """One seed for each use, the same on every machine."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{key}".encode()).digest()[:6], "big")
 
 
-def _uniform_numbers(
+def uniform_numbers(
     dimensions: int, first: int, count: int, seed: int, sequence: Sequence_
 ) -> Float[Tensor, "count dimensions"]:
+    """Rows `first` to `first + count` of a sequence in [0, 1); each depends only on its number and the seed."""
     if sequence == "sobol":
         engine = SobolEngine(dimensions, scramble=True, seed=seed)
         return engine.fast_forward(first).draw(count, dtype=torch.float64).clamp(max=1 - 1e-12)
@@ -296,7 +297,7 @@ def _feasible(angles: Float[Tensor, "count 3"]) -> Float[Tensor, "count 3"]:
     return torch.where(angles_feasible(angles)[:, None], angles, torch.full_like(angles, math.pi / 2))
 
 
-def _choose_hands(composition: Composition, kinds: Sequence[int], u: Float[Tensor, "count bodies"]) -> Tensor:
+def choose_hands(composition: Composition, kinds: Sequence[int], u: Float[Tensor, "count bodies"]) -> Tensor:
     """+1 or -1 alike, except where the hand says nothing new or makes another substance.
 
     The hand of the first molecule only chooses between a crystal and its mirror image. Where that is another
@@ -309,7 +310,7 @@ def _choose_hands(composition: Composition, kinds: Sequence[int], u: Float[Tenso
     return torch.where(free & (u >= 0.5), -1, 1)
 
 
-def _choose_conformers(
+def choose_conformers(
     composition: Composition, kinds: Sequence[int], u: Float[Tensor, "count bodies"]
 ) -> Tensor:
     """Conformers in proportion to exp(-energy / CONFORMER_TEMPERATURE)."""

@@ -1,0 +1,303 @@
+"""Packings from learned weights, in the groups and with the conformers of the search.
+
+    numbers of a sample --> noise --flow, some steps--> state --> `Packings` --> clear of overlaps, or drawn again
+
+Sample i of a seed has numbers of its own and does not depend on the batch it is made in. Conformers and hands are
+dealt as among random starts. Cells obey their group to the last bit.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import ClassVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import BaseModel, PositiveInt, ValidationError
+from torch import Tensor
+
+from nucleate.crystal.packing import Packings
+from nucleate.crystal.rigid import principal_axes
+from nucleate.data.poses import Groups, Molecules
+from nucleate.errors import InputError, NucleateError
+from nucleate.generative.checkpoint import refuse_other_network
+from nucleate.geometry.lattice import heights, lattice_from_log, lattice_from_metric, log_coordinates
+from nucleate.geometry.manifold import State
+from nucleate.geometry.so3 import kabsch, nearest_rotation, rotation_from_uniform
+from nucleate.geometry.symmetry import SpaceGroup, averaged_metric
+from nucleate.models.molcrystalflow import PoseFlow, Task
+from nucleate.models.molcrystalflow_training import MolCrystalFlowSettings, network_of
+from nucleate.physics.forcefield import ForceField
+from nucleate.physics.minimise import CLASH, closest_contacts
+from nucleate.physics.parameters import has_volume
+from nucleate.pipeline.generate import (
+    Arm,
+    Composition,
+    Sequence_,
+    choose_conformers,
+    choose_hands,
+    start_seed,
+    uniform_numbers,
+)
+from nucleate.weights import Weights, find_weights, read_weights
+
+CHUNK = 25  # samples at a time, always: other shapes of matrices are rounded otherwise; more take as long each
+SMALLEST = 1e-9  # uniform numbers nearer to 0 or 1 would be normal ones without end
+VOLUMES = (0.4, 3.0)  # times the expected volume: a cell outside is no crystal
+FLATTEST = 2.0  # Å between faces
+FARTHEST = 4.0  # from the noise, in log coordinates: that far lengths have grown by a factor of ten or more
+
+
+class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
+    """How samples are made of noise."""
+
+    steps: PositiveInt = 10
+    draws: PositiveInt = 1  # of one sample at most, until its molecules are clear of each other
+
+
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Packings with their numbers, and how many draws they took."""
+
+    packings: Packings
+    number: Int[Tensor, " starts"]
+    drawn: int
+
+    @staticmethod
+    def of(packings: Packings, first: int) -> "Starts":
+        """Packings that were drawn once, numbered from `first`."""
+        return Starts(packings, first + torch.arange(len(packings)), len(packings))
+
+
+@dataclass(frozen=True, eq=False)
+class Embedded:
+    """All conformers of a composition on their principal axes, and what the network makes of them."""
+
+    composition: Composition
+    molecules: Molecules
+    axes: Float[Tensor, "molecules 3 3"]  # x @ axes stands on its principal axes
+    first: tuple[int, ...]  # molecule of each species' first conformer
+    features: Float[Tensor, "molecules anchors width"]
+    field: ForceField
+
+
+class LearnedGenerator:
+    """Weights of MolCrystalFlow as a source of packings. Each composition's molecules are encoded once."""
+
+    name: ClassVar = "molcrystalflow"
+
+    def __init__(self, weights: Path | None = None, settings: SamplingSettings | None = None) -> None:
+        """Those of the package unless a file is given. Raises InputError where it cannot be used."""
+        found = read_weights(find_weights(self.name, weights), self.name)
+        self.weights, self.digest = found.path, found.digest
+        self.settings = settings or SamplingSettings()
+        self.flow, self.bodies = _flow_of(found)
+        self._embedded: Embedded | None = None
+
+    def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+        """Other processes read the file themselves, once."""
+        return _again, (self.weights, self.digest, self.settings)
+
+    def refusal(self, composition: Composition, arm: Arm) -> str:
+        """Why it makes no packings of this kind, or nothing where it does."""
+        bodies = len(composition.kinds(arm.formula_units))
+        if len(composition.species) > 1:
+            return "several kinds of molecules"
+        if bodies != self.bodies:
+            return f"{bodies} molecules in the asymmetric unit, the weights know {self.bodies}"
+        if not has_volume(composition.species[0]):
+            return "elements of unknown volume"
+        return ""
+
+    def packings(
+        self,
+        composition: Composition,
+        arm: Arm,
+        first: int,
+        count: int,
+        seed: int,
+        sequence: Sequence_ = "sobol",
+    ) -> Packings:
+        """Samples number `first` to `first + count` of this arm, less those that are no crystals (see `starts`)."""
+        return self.starts(composition, arm, first, count, seed, sequence).packings
+
+    def starts(
+        self,
+        composition: Composition,
+        arm: Arm,
+        first: int,
+        count: int,
+        seed: int,
+        sequence: Sequence_ = "sobol",
+    ) -> Starts:
+        """Samples with their numbers; each depends only on its number and the seed.
+
+        A sample whose molecules overlap is drawn again, `draws` times at most, and the clearest is kept. Samples
+        without a sound cell are left out. Raises InputError for what `refusal` refuses.
+        """
+        if reason := self.refusal(composition, arm):
+            raise InputError(f"expected what {self.name} can generate, got {arm.key} with {reason}")
+        known = self._of(composition)
+        kinds = composition.kinds(arm.formula_units)
+        groups = Groups.of([arm.group], normalised=False)
+        drawn, best, clearest = 0, None, torch.full((count,), -torch.inf, dtype=torch.float64)
+        for draw in range(self.settings.draws):
+            asked = torch.nonzero(clearest < CLASH).flatten()
+            if not len(asked):
+                break
+            key = start_seed(seed, f"{arm.key}/{self.name}/{draw}")
+            u = uniform_numbers(6 + 8 * len(kinds), first, count, key, sequence)
+            body = u[:, 6:].unflatten(1, (len(kinds), 8))
+            if (
+                best is None
+            ):  # the first draw settles conformers and hands, whose shares clearing must not change
+                best = _blank(composition, arm, kinds, body)
+            found = self._sampled(known, groups, best[asked], u[asked, :6], body[asked])
+            contact = self._contacts(known, arm, found)
+            better = contact > clearest[asked]
+            best = _replaced(best, asked[better], found, better)
+            clearest[asked[better]] = contact[better]
+            drawn += len(asked)
+        assert best is not None, "settings ask for one draw at least"
+        kept = torch.nonzero(clearest > -torch.inf).flatten()
+        return Starts(best[kept], first + kept, drawn)
+
+    def _of(self, composition: Composition) -> Embedded:
+        if self._embedded is None or self._embedded.composition is not composition:
+            self._embedded = _embed(self.flow, composition)
+        return self._embedded
+
+    def _sampled(
+        self,
+        known: Embedded,
+        groups: Groups,
+        blank: Packings,
+        u: Float[Tensor, "count 6"],
+        body: Float[Tensor, "count bodies 8"],
+    ) -> Packings:
+        """The blank packings with cells, centroids and rotations of the flow."""
+        molecule = blank.conformer + torch.tensor([known.first[k] for k in blank.kind.tolist()])
+        task = Task(molecule, blank.handedness.float(), torch.zeros(len(u), dtype=torch.long))
+        normal = torch.special.ndtri(u.clamp(SMALLEST, 1 - SMALLEST)).float()
+        noise = {
+            "lattice": self.flow.cells(known.molecules, groups, task, normal),
+            "centroid": body[..., :3].float(),
+            "rotation": rotation_from_uniform(body[..., 3:6]).float(),
+        }
+        parts = [self._chunk(known, groups, task, noise, rows) for rows in torch.arange(len(u)).split(CHUNK)]
+        end = {name: torch.cat([part[name] for part in parts]) for name in noise}
+        sound = torch.stack([x.flatten(1).isfinite().all(1) for x in end.values()]).all(0)
+        sound &= (end["lattice"] - noise["lattice"]).norm(dim=1) < FARTHEST
+        state = {
+            name: torch.where(sound.reshape(-1, *[1] * (x.ndim - 1)), x, noise[name])
+            for name, x in end.items()
+        }
+        lattice = symmetric_cells(state["lattice"].double(), blank.group)
+        return replace(
+            blank,
+            lattice=torch.where(sound[:, None, None], lattice, 0.0),
+            centroid=state["centroid"].double() % 1.0,
+            rotation=nearest_rotation(state["rotation"].double()) @ known.axes[molecule].mT,
+        )
+
+    def _chunk(
+        self, known: Embedded, groups: Groups, task: Task, noise: State, rows: Int[Tensor, " rows"]
+    ) -> State:
+        """The flow's end from at most `CHUNK` rows of the noise."""
+        padded = rows.repeat(-(-CHUNK // len(rows)))[:CHUNK]
+        some = Task(task.molecule[padded], task.hand[padded], task.group[padded])
+        start = {name: x[padded] for name, x in noise.items()}
+        end = self.flow.sample(
+            known.molecules, groups, some, None, self.settings.steps, start=start, features=known.features
+        )
+        return {name: x[: len(rows)] for name, x in end.items()}
+
+    def _contacts(self, known: Embedded, arm: Arm, packings: Packings) -> Float[Tensor, " count"]:
+        """See `closest_contacts`; minus infinity where there is no sound cell."""
+        target = known.composition.volume * arm.formula_units * len(arm.group)
+        sound = torch.nonzero(_sound(packings, target)).flatten()
+        found = torch.full((len(packings),), -torch.inf, dtype=torch.float64)
+        if len(sound):
+            found[sound] = closest_contacts(packings[sound], known.field)
+        return found
+
+
+def _flow_of(found: Weights) -> tuple[PoseFlow, int]:
+    """The flow with its weights, and how many molecules it has learnt to have in the asymmetric unit."""
+    try:
+        settings = MolCrystalFlowSettings.model_validate(found.model)
+    except ValidationError as error:
+        raise InputError(
+            f"expected weights that this version can use, got {found.path} made by another "
+            f"({'.'.join(map(str, error.errors()[0]['loc']))}); train again",
+            reason="other version",
+        ) from None
+    network = network_of(settings)
+    refuse_other_network(network.state_dict(), found.tensors, found.path)
+    network.load_state_dict(found.tensors)
+    return PoseFlow(network).eval().requires_grad_(False), settings.bodies
+
+
+def _again(weights: Path, digest: str, settings: SamplingSettings) -> LearnedGenerator:
+    generator = LearnedGenerator(weights, settings)
+    if generator.digest != digest:
+        raise NucleateError(f"expected {weights} to stay as it was, but it has been changed; begin again")
+    return generator
+
+
+def _embed(flow: PoseFlow, composition: Composition) -> Embedded:
+    """Encode every conformer, each turned onto its principal axes as those that the network learnt from."""
+    given = [(molecule, local) for molecule in composition.species for local in molecule.conformers]
+    turned = [(molecule, principal_axes(local)) for molecule, local in given]
+    axes = torch.stack([kabsch(x, y).rotation.mT for (_, x), (_, y) in zip(given, turned)])
+    sizes = [len(m.conformers) for m in composition.species]
+    molecules = Molecules.of(turned)
+    with torch.no_grad():
+        features = flow.encode(molecules, torch.arange(len(given)))
+    return Embedded(
+        composition=composition,
+        molecules=molecules,
+        axes=axes,
+        first=tuple(sum(sizes[:k]) for k in range(len(sizes))),
+        features=features,
+        field=ForceField.for_molecules(composition.species),
+    )
+
+
+def symmetric_cells(k: Float[Tensor, "count 6"], group: SpaceGroup) -> Float[Tensor, "count 3 3"]:
+    """Cells (symmetric matrices, Å) of log coordinates; their metric is averaged over the group, so it is exact."""
+    cells = lattice_from_log(k)
+    return lattice_from_log(log_coordinates(lattice_from_metric(averaged_metric(group, cells @ cells.mT))))
+
+
+def _blank(
+    composition: Composition, arm: Arm, kinds: list[int], body: Float[Tensor, "count bodies 8"]
+) -> Packings:
+    """Conformers and hands, dealt as among random starts; cells and poses are still to be filled in."""
+    count = len(body)
+    return Packings(
+        species=composition.species,
+        group=arm.group,
+        kind=torch.tensor(kinds),
+        lattice=torch.zeros(count, 3, 3, dtype=torch.float64),
+        centroid=torch.zeros(count, len(kinds), 3, dtype=torch.float64),
+        rotation=torch.zeros(count, len(kinds), 3, 3, dtype=torch.float64),
+        handedness=choose_hands(composition, kinds, body[..., 7]),
+        conformer=choose_conformers(composition, kinds, body[..., 6]),
+    )
+
+
+def _replaced(
+    packings: Packings, rows: Int[Tensor, " rows"], found: Packings, chosen: Bool[Tensor, " found"]
+) -> Packings:
+    names = ("lattice", "centroid", "rotation")
+    return replace(
+        packings, **{n: getattr(packings, n).index_copy(0, rows, getattr(found, n)[chosen]) for n in names}
+    )
+
+
+def _sound(packings: Packings, target: float) -> Bool[Tensor, " count"]:
+    """Is there a cell of about the expected volume (Å^3), and not flat?"""
+    ratio = packings.volume / target
+    sound = (ratio > VOLUMES[0]) & (ratio < VOLUMES[1])
+    sound[sound.clone()] &= heights(packings.lattice[sound]).amin(-1) > FLATTEST
+    return sound
