@@ -26,7 +26,11 @@ class TrainSettings(BaseModel, frozen=True, extra="forbid"):
     micro_batches: PositiveInt = Field(
         1, description="batches whose mean gradient is a step; processes share them"
     )
+    optimizer: Literal["adamw", "muon"] = Field(
+        "adamw", description="of hidden matrices: adamw or muon; adamw of all other parameters"
+    )
     learning_rate: PositiveFloat = Field(1e-3, description="highest, of AdamW")
+    matrix_rate: PositiveFloat = Field(0.02, description="highest, of Muon")
     final_rate: float = Field(
         0.01, ge=0, le=1, description="share of the learning rate that the last step has"
     )

@@ -11,7 +11,7 @@ What is trained is not known here (`Trainable`).
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -25,6 +25,7 @@ from nucleate.generative.average import Average
 from nucleate.generative.checkpoint import group, in_group, read_tensors, refuse_other_network, write_tensors
 from nucleate.generative.gradient import GradientVector
 from nucleate.generative.interruption import Interruption
+from nucleate.generative.optimizers import Optimizers
 from nucleate.generative.seeds import generator_of, seed_of
 from nucleate.generative.team import Alone, Team
 from nucleate.generative.train_settings import FREE, TrainSettings, learning_rate
@@ -156,7 +157,7 @@ class Training:
         if settings.compile:
             self.network.compile()
         self.gradient = GradientVector(self.network.parameters(), spare=2)
-        self.optimizer, self._trained = _adamw(self.network, settings)
+        self.optimizers = Optimizers(self.network, settings)
         self.average = Average(self.network, settings.average)
         self.standing, self.means = Standing(), Means()
         self.best: dict[str, Tensor] = {}
@@ -238,9 +239,7 @@ class Training:
         raise NucleateError("expected batches without end, got the end of them; let epoch follow epoch")
 
     def _update(self, rate: float) -> None:
-        for options in self.optimizer.param_groups:
-            options["lr"] = rate
-        self.optimizer.step()
+        self.optimizers.step(rate / self.settings.learning_rate)
         self.average.update(self.standing.updates + 1)
 
     def _lost(self, loss: float, length: float) -> NucleateError:
@@ -336,14 +335,10 @@ class Training:
         return replace(self.standing, seconds=time.monotonic() - wall, cpu_seconds=time.process_time() - cpu)
 
     def _save(self) -> None:
-        state = self.optimizer.state_dict()["state"]
-        moments = {
-            f"{self._trained[i]}/{key}": value for i, own in state.items() for key, value in own.items()
-        }
         tensors = {
             **in_group("network", self.network.state_dict()),
             **in_group("average", self.average.state_dict()),
-            **in_group("optimizer", moments),
+            **in_group("optimizer", self.optimizers.state()),
             **in_group("best", self.best),
         }
         means = {"sums": self.means.sums(), "counts": self.means.counts()}
@@ -361,11 +356,7 @@ class Training:
         refuse_other_network(self.network.state_dict(), group("network", tensors), path)
         self.network.load_state_dict(group("network", tensors))
         self.average.load_state_dict(group("average", tensors))
-        state = self.optimizer.state_dict()
-        for name, value in group("optimizer", tensors).items():
-            parameter, _, key = name.rpartition("/")
-            state["state"].setdefault(self._trained.index(parameter), {})[key] = value
-        self.optimizer.load_state_dict(state)
+        self.optimizers.load(group("optimizer", tensors))
         self.best = group("best", tensors)
         self.standing, self.means = Standing(**about["standing"]), Means(**about["means"])
 
@@ -389,19 +380,6 @@ def mapped(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
             value, **{f.name: mapped(getattr(value, f.name), change) for f in fields(value) if f.init}
         )
     return value
-
-
-def _adamw(network: nn.Module, settings: TrainSettings) -> tuple[torch.optim.AdamW, list[str]]:
-    """AdamW (arXiv 1711.05101), and the names of its parameters in its order; only matrices decay."""
-    trained = [(name, p) for name, p in network.named_parameters() if p.requires_grad]
-    matrices = [(name, p) for name, p in trained if p.ndim >= 2]
-    vectors = [(name, p) for name, p in trained if p.ndim < 2]
-    groups: Sequence[dict[str, Any]] = [
-        {"params": [p for _, p in matrices], "weight_decay": settings.weight_decay},
-        {"params": [p for _, p in vectors], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=True)
-    return optimizer, [name for name, _ in (*matrices, *vectors)]
 
 
 @torch.no_grad()
