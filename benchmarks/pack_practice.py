@@ -5,20 +5,23 @@
 
 The same molecules (experimental conformers), space groups (the experiment's) and number of starts for every method, and
 the same for every start: press, rough and tight minimisation of the rigid molecules and the cell inside the group, MMFF
-charges. A method is a source of starts, `random` or `NAME=WEIGHTS`, and what is done with it:
+charges. A method is a source of starts, `random`, `NAME=WEIGHTS` or `random&NAME=WEIGHTS` (in turn), and what is done
+with it:
 
 | method | starts |
 |---|---|
 | `random` | as they come from the source |
-| `random+screened` | five times as many are pressed; the fifth with the lowest energy then (coarse sums) is minimised |
-| `random+perturbed@0.35` | six rounds as in `pipeline.strategy`: after the first, this share starts near the lowest own minima |
+| `random+screened` | five times as many are pressed; the fifth lowest in energy then (coarse sums) is minimised |
+| `random+screened@press` | the same, by the energy of the press |
+| `random+perturbed@0.35` | six rounds as in `pipeline.strategy`: after the first this share starts near the lowest |
 
 Printed for each method, summed over crystals: hits of the experimental packing (15 of 15 molecules, RMSD below 0.8 Å)
 per 1000 starts, crystals found (and with RMSD below 0.4 Å), the median over crystals of the starts and CPU-seconds to
 the first hit, CPU-seconds a hit, low3 (starts that end within 3 kJ/mol of the lowest minimum known from any method) per
 1000, different minima within that window out of all known, different minima a start, and where the CPU time of a start
 goes. Then the ratios to the first method with 90 % intervals (bootstrap over crystals), and crystals found by number of
-starts. A start that collapses, clashes or is not made counts as a start. CPU-seconds are `process_time` of this
+starts. A start that collapses, clashes or is not made counts as a start; crystals that some method refuses as a whole
+are named and left out of the table. CPU-seconds are `process_time` of this
 process on one thread: `sample` makes the starts, `press` is the press (of all five times as many, and their energies,
 where they are screened), `relax` the rest, and telling minima apart. `--out` keeps one line for each crystal; the same
 command goes on where it stopped. `--json` prints everything as JSON instead of the table.
@@ -37,22 +40,24 @@ from typing import Any
 import numpy as np
 import torch
 from packing_tasks import (
+    RANDOM,
     Ends,
     LeftOut,
     PackingTask,
     Source,
     add_choice,
+    add_sampling,
     append_line,
     chosen_tasks,
     digest_of,
+    in_turn,
+    learned,
     press,
     read_lines,
     relax,
-    source_of,
     warm_up,
 )
 
-from nucleate.crystal.packing import Packings
 from nucleate.errors import InputError, NucleateError
 from nucleate.metrics.enrichment import Estimate, censored_median, harvest, ratio_of_totals
 from nucleate.metrics.packing import PackingReference
@@ -74,7 +79,12 @@ from nucleate.pipeline.units import Clock, SearchSettings, Unit, UnitResult, per
 
 LOW = 3.0  # kJ/mol per formula unit above the lowest minimum known from any method
 OVERSAMPLED = 5  # times as many starts are screened as are minimised
-STRATEGIES = ("", "screened", "perturbed")
+SCREENS = ("energy", "press")
+STRATEGIES = {
+    "": "",
+    "screened": SCREENS[0],
+    "perturbed": f"{SearchSettings().perturb:g}",
+}  # and what goes unsaid
 AT_ONCE = 100  # starts: enough to share what a batch costs
 
 
@@ -84,30 +94,45 @@ class Method:
 
     label: str
     strategy: str
-    share: float  # of perturbed starts
+    detail: str  # what is screened by, or the share of perturbed starts
     weights: str
     digest: str
+
+    @property
+    def mixed(self) -> bool:
+        return self.label.startswith("random&")
+
+    def source(self, loaded: Mapping[str, Source]) -> Source:
+        own = loaded.get(self.weights, RANDOM)
+        return in_turn(RANDOM, own) if self.mixed else own
 
 
 def methods_named(text: str) -> list[Method]:
     """`random,flow+perturbed@0.5=WEIGHTS` -> methods. Raises InputError for strategies and shares that are none."""
-    found = []
-    for part in filter(None, text.split(",")):
-        label, _, weights = part.partition("=")
-        name, _, described = label.partition("+")
-        strategy, _, share = described.partition("@")
-        if strategy not in STRATEGIES or (share and strategy != "perturbed"):
-            raise InputError(f"expected SOURCE, SOURCE+screened or SOURCE+perturbed@SHARE, got {part!r}")
-        if bool(weights) == (name == "random"):
-            raise InputError(f"expected 'random' alone, or a name with its weights (flow=FILE), got {part!r}")
-        try:
-            number = float(share or SearchSettings().perturb)
-        except ValueError:
-            number = math.nan
-        if not 0 <= number < 1:
-            raise InputError(f"expected a share of starts from 0 to below 1, got {part!r}")
-        found.append(Method(label, strategy, number, weights, digest_of(weights)))
-    return found
+    return [_method(part) for part in text.split(",") if part]
+
+
+def _method(part: str) -> Method:
+    label, _, weights = part.partition("=")
+    name, _, described = label.partition("+")
+    strategy, _, detail = described.partition("@")
+    if bool(weights) == (name == "random"):
+        raise InputError(f"expected 'random' alone, or a name with its weights (flow=FILE), got {part!r}")
+    if strategy not in STRATEGIES or (detail and not strategy):
+        raise InputError(f"expected SOURCE, SOURCE+screened or SOURCE+perturbed, got {part!r}")
+    detail = detail or STRATEGIES[strategy]
+    if strategy == "screened" and detail not in SCREENS:
+        raise InputError(f"expected a screen by {' or '.join(SCREENS)}, got {part!r}")
+    if strategy == "perturbed" and not 0 <= _number(detail) < 1:
+        raise InputError(f"expected a share of starts from 0 to below 1, got {part!r}")
+    return Method(label, strategy, detail, weights, digest_of(weights))
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 # ---------------------------------------------------------------- the starts of one method on one crystal
@@ -126,22 +151,19 @@ class Trial:
         """So many starts of each arm, from number `first` on, arms in turn."""
         for arm, (count, begin, order) in enumerate(zip(counts, first, self._turns(counts))):
             for some in np.array_split(np.arange(count), -(-count // AT_ONCE)) if count else ():
-                starts = self._drawn(arm, begin + int(some[0]), len(some))
-                self.finish(arm, self.pressed(starts), order[some])
+                self.finish(arm, self._drawn(arm, begin + int(some[0]), len(some)), order[some])
 
-    def screened(self, n: int) -> None:
+    def screened(self, n: int, screen: str) -> None:
         """The `n` lowest in energy of OVERSAMPLED times as many, after the press; lowest first."""
         many = apportion(OVERSAMPLED * n, np.array([a.weight for a in self.task.arms]))
-        pools = [
-            self.pressed(self._drawn(arm, 0, count)) if count else None for arm, count in enumerate(many)
-        ]
-        energies = [self._coarse(arm, pool) if pool else np.zeros(0) for arm, pool in enumerate(pools)]
-        rank = np.argsort(np.argsort(np.concatenate(energies), kind="stable"), kind="stable")
+        pools = {arm: self._drawn(arm, 0, count) for arm, count in enumerate(many) if count}
+        scores = [self._score(arm, pool, screen) for arm, pool in pools.items()]
+        rank = np.argsort(np.argsort(np.concatenate(scores), kind="stable"), kind="stable")
         self.clock.lap("press")
-        ends = np.cumsum([len(e) for e in energies])[:-1]
-        for arm, (pool, own) in enumerate(zip(pools, np.split(rank, ends))):
+        ends = np.cumsum([len(own) for own in scores])[:-1]
+        for (arm, pool), own in zip(pools.items(), np.split(rank, ends)):
             kept = torch.from_numpy(np.flatnonzero(own < n))
-            if pool and len(kept):
+            if len(kept):
                 chosen = Ends(pool.packings[kept], torch.arange(len(kept)), pool.energy[kept])
                 self.finish(arm, chosen, own[kept.numpy()])
         self.started = n
@@ -160,15 +182,10 @@ class Trial:
                     parents, key = minima.packings[arm][rows], f"{arms[arm].key}/{number}"
                     children = perturbed_packings(parents, count, self.seed, key)
                     self.clock.lap("sample")
-                    self.finish(arm, self.pressed(children), order)
+                    self.finish(arm, self._pressed(Ends.of(children)), order)
             minima = Minima.merge(arms, empty, self.results)
             state = state.after(plan, minima.energy, minima.arm)
             self.clock.lap("relax")
-
-    def pressed(self, starts: Packings) -> Ends:
-        ends = press(starts, self.task.field)
-        self.clock.lap("press")
-        return ends
 
     def finish(self, arm: int, pressed: Ends, order: np.ndarray) -> None:
         """Minimise, leave out what clashes, and keep the rest; `order[row]` is the place of each start."""
@@ -192,15 +209,24 @@ class Trial:
         )
         self.clock.lap("relax")
 
-    def _drawn(self, arm: int, first: int, count: int) -> Packings:
-        starts = self.source(self.task.composition, self.task.arms[arm], first, count, self.seed)
+    def _drawn(self, arm: int, first: int, count: int) -> Ends:
+        """New starts after the press."""
+        starts = self.source.starts(self.task.composition, self.task.arms[arm], first, count, self.seed)
         self.clock.lap("sample")
-        return starts
+        return self._pressed(Ends.of(starts.packings, starts.number - first))
 
-    def _coarse(self, arm: int, pool: Ends) -> np.ndarray:
-        """eV per formula unit with the sums of the rough minimisation, no step taken; infinite where it collapsed."""
+    def _pressed(self, starts: Ends) -> Ends:
+        ends = press(starts, self.task.field)
+        self.clock.lap("press")
+        return ends
+
+    def _score(self, arm: int, pool: Ends, screen: str) -> np.ndarray:
+        """eV per formula unit: of the press, or with the sums of the rough minimisation, no step taken."""
+        composition, own = self.task.composition, self.task.arms[arm]
+        if screen == "press":
+            return total_energy(composition, own, pool.packings, pool.energy).numpy()
         found = minimise(pool.packings, self.task.field, ROUGH._replace(max_steps=0))
-        total = total_energy(self.task.composition, self.task.arms[arm], found.packings, found.energy)
+        total = total_energy(composition, own, found.packings, found.energy)
         return torch.where(found.collapsed, math.inf, total).numpy()
 
     def _turns(self, counts: Sequence[int]) -> list[np.ndarray]:
@@ -212,13 +238,15 @@ class Trial:
 
 
 def run_trial(method: Method, source: Source, task: PackingTask, n: int, seed: int) -> tuple[Trial, str]:
-    """The trial, and why it ended early."""
+    """The trial, and why it ended early or was not begun."""
     trial = Trial(task, source, seed)
+    if refused := next(filter(None, (source.refusal(task.composition, arm) for arm in task.arms)), ""):
+        return trial, f"refused: {refused}"
     try:
         if method.strategy == "perturbed":
-            trial.perturbed(n, method.share)
+            trial.perturbed(n, float(method.detail))
         elif method.strategy == "screened":
-            trial.screened(n)
+            trial.screened(n, method.detail)
         else:
             trial.plain(apportion(n, np.array([a.weight for a in task.arms])), [0] * len(task.arms))
     except NucleateError as error:
@@ -399,6 +427,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_choice(parser)
+    add_sampling(parser)
     parser.add_argument("--methods", default="random,random+screened,random+perturbed,random+perturbed@0.8")
     parser.add_argument("--starts", type=int, default=400)
     parser.add_argument("--out", type=Path, help="a JSONL file")
@@ -408,16 +437,26 @@ def main() -> None:
     methods = methods_named(options.methods)
     about = {
         "benchmark": "pack_practice", "starts": options.starts, "seed": options.seed,
-        "methods": {method.label: method.digest for method in methods},
+        "methods": {method.label: method.digest for method in methods}, "steps": options.steps, "draws": options.draws,
     }  # fmt: skip
     tasks, left_out = chosen_tasks(options)
     print(f"{len(tasks)} crystals; left out: {left_out}", file=sys.stderr)
     lines = run(tasks, methods, options, about)
     labels = [method.label for method in methods]
+    for line in [line for line in lines if _failures(line)]:
+        left_out.add(line["crystal"], f"without starts of some method ({_failures(line)[0]})")
+    lines = [line for line in lines if not _failures(line)]
+    if not lines:
+        raise InputError(f"expected crystals that every method can be tried on, got none: {left_out}")
+    print(f"{len(lines)} crystals in the table; left out: {left_out}", file=sys.stderr)
     if options.json:
         print(json.dumps(as_json(lines, labels, left_out)))
     else:
         print(table(lines, labels))
+
+
+def _failures(line: dict[str, Any]) -> list[str]:
+    return [f"{label}: {row['failure']}" for label, row in line["methods"].items() if row["failure"]]
 
 
 def as_json(lines: Sequence[dict[str, Any]], labels: Sequence[str], left_out: LeftOut) -> dict[str, Any]:
@@ -441,15 +480,15 @@ def run(
 ) -> list[dict[str, Any]]:
     """Lines of all crystals, those of an earlier run included."""
     earlier = {line["crystal"]: line for line in read_lines(options.out, about)}
-    loaded = {method.weights: source_of(method.weights) for method in methods}
-    warm_up(tasks[0], loaded.values())
+    loaded = {weights: learned(weights, options) for weights in {m.weights for m in methods} - {""}}
+    warm_up(tasks[0], [RANDOM, *loaded.values()])
     lines = []
     for k, task in enumerate(tasks, 1):
         line = earlier.get(task.name)
         if line is None:
             began = time.process_time()
             trials = {
-                m.label: run_trial(m, loaded[m.weights], task, options.starts, options.seed) for m in methods
+                m.label: run_trial(m, m.source(loaded), task, options.starts, options.seed) for m in methods
             }
             line = line_of(task, trials, options.starts)
             append_line(options.out, about, line)

@@ -43,18 +43,20 @@ from typing import Any
 import numpy as np
 import torch
 from packing_tasks import (
+    RANDOM,
     Ends,
     LeftOut,
     PackingTask,
     Source,
     add_choice,
+    add_sampling,
     append_line,
     chosen_tasks,
     digest_of,
+    learned,
     press,
     read_lines,
     relax,
-    source_of,
     warm_up,
 )
 
@@ -112,30 +114,38 @@ def generators_named(text: str) -> list[Generator]:
 
 def drawn(
     generator: Generator, source: Source | None, task: PackingTask, n: int, seed: int
-) -> list[Packings]:
-    """Samples of one crystal in batches that share a space group. Raises NucleateError where there are none."""
+) -> list[tuple[Ends, int]]:
+    """Samples of one crystal in batches that share a space group, and how many each should hold.
+
+    Raises NucleateError where there are none.
+    """
     own = task.seed(seed)
-    if generator.name == "experiment":
-        return [task.experiment]
-    if generator.name == "control":
+    if source is None:
+        if generator.name == "experiment":
+            return [(Ends.of(task.experiment), 1)]
         crystals = random_poses(task.crystal, n, torch.Generator().manual_seed(own))
         species = task.composition.species
-        return [Packings.concatenate([represent_rigid(c, species)[0] for c in crystals])]
-    assert source is not None
-    shares = _shares(generator.mode, task, n, own)
-    return [source(task.composition, arm, 0, count, own) for arm, count in shares if count]
+        return [(Ends.of(Packings.concatenate([represent_rigid(c, species)[0] for c in crystals])), n)]
+    found = []
+    for arm, count in _shares(generator.mode, source, task, n, own):
+        if count:
+            starts = source.starts(task.composition, arm, 0, count, own)
+            found.append((Ends.of(starts.packings, starts.number), count))
+    return found
 
 
-def _shares(mode: str, task: PackingTask, n: int, seed: int) -> list[tuple[Arm, int]]:
-    """How many samples of which arm."""
+def _shares(mode: str, source: Source, task: PackingTask, n: int, seed: int) -> list[tuple[Arm, int]]:
+    """How many samples of which arm; of the prior, among those that the source can make."""
     if mode == "cell":
         units = formula_units(primitive_niggli(task.crystal)[0])
         return [(Arm(f"P1 Z'={units}", P1, units), n)]
     if mode == "group":
         return list(zip(task.arms, apportion(n, np.array([a.weight for a in task.arms]))))
     known = arms(task.composition, z=[task.symmetry.z])
-    counts = np.random.default_rng(seed).multinomial(n, [a.weight for a in known])
-    return list(zip(known, counts.tolist()))
+    made = [a for a in known if not source.refusal(task.composition, a)] or known
+    weights = np.array([a.weight for a in made])
+    counts = np.random.default_rng(seed).multinomial(n, weights / weights.sum())
+    return list(zip(made, counts.tolist()))
 
 
 def sampled(
@@ -150,24 +160,23 @@ def sampled(
         failed = [Sample(task.name, i, str(i), None, failure=f"{reason}: {error}") for i in range(n)]
         return dict.fromkeys(STAGES, failed), dict.fromkeys(STAGES, 0.0)
     clock.lap("raw")
-    pressed = [press(batch, task.field) for batch in batches]
+    pressed = [press(ends, task.field) for ends, _ in batches]
     clock.lap("pressed")
     relaxed = [relax(ends, task.field) for ends in pressed]
     clock.lap("relaxed")
-    raw = [Ends(batch, torch.arange(len(batch)), torch.full((len(batch),), torch.nan)) for batch in batches]
-    ends = {"raw": raw, "pressed": pressed, "relaxed": relaxed}
-    sizes = [len(batch) for batch in batches]
+    ends = {"raw": [ends for ends, _ in batches], "pressed": pressed, "relaxed": relaxed}
+    sizes = [count for _, count in batches]
     return {stage: _samples(task, ends[stage], sizes, stage) for stage in STAGES}, clock.seconds
 
 
 def _samples(task: PackingTask, ends: Sequence[Ends], sizes: Sequence[int], stage: str) -> list[Sample]:
-    """What came to rest as crystals, the others as failures; energies (kJ/mol per molecule) once relaxed."""
+    """What is there as crystals, the others as failures; energies (kJ/mol per molecule) once relaxed."""
+    lost = "not made: no sound cell" if stage == "raw" else "collapsed: the cell closed up, or there was none"
     found: list[Sample] = []
     for batch, size in zip(ends, sizes):
         place = {int(row): k for k, row in enumerate(batch.row)}
         for i in range(size):
-            number = len(found)
-            sample = Sample(task.name, number, f"{number}", None, failure="collapsed: the cell closed up")
+            sample = Sample(task.name, len(found), f"{len(found)}", None, failure=lost)
             if (k := place.get(i)) is not None:
                 sample = _sample(sample, batch, k, stage)
             found.append(sample)
@@ -275,6 +284,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_choice(parser)
+    add_sampling(parser)
     parser.add_argument("--generators", default="experiment,control,random")
     parser.add_argument("--samples", type=int, default=10)
     parser.add_argument("--criteria", default=f"strict15,strict20,{MATCHER}")
@@ -290,6 +300,7 @@ def main() -> None:
     about = {
         "benchmark": "pack_quality", "samples": options.samples, "seed": options.seed,
         "criteria": list(settings.criteria), "time_limit": options.time_limit,
+        "steps": options.steps, "draws": options.draws,
     }  # fmt: skip
     generators = generators_named(options.generators)
     tasks, left_out = chosen_tasks(options)
@@ -319,8 +330,9 @@ def run(
         for generator in generators:
             if line["generator"] == generator.label and line["weights"] != generator.digest:
                 raise InputError(f"expected the weights of {generator.label} to be those of {options.out}")
-    sources = {g.label: source_of(g.weights) for g in generators if g.name not in UNTOLD}
-    warm_up(tasks[0], sources.values())
+    loaded = {weights: learned(weights, options) for weights in {g.weights for g in generators} - {""}}
+    sources = {g.label: loaded.get(g.weights, RANDOM) for g in generators if g.name not in UNTOLD}
+    warm_up(tasks[0], [RANDOM, *loaded.values()])
     lines = []
     with ExitStack() as stack:
         matching = None

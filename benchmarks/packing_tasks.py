@@ -11,7 +11,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import gcd
 from pathlib import Path
@@ -41,9 +41,15 @@ from nucleate.physics.minimise import (
 from nucleate.pipeline.crystal_files import cif_files
 from nucleate.pipeline.generate import SEARCHABLE, Arm, Composition, arms, random_packings
 from nucleate.pipeline.import_crystals import read_splits
+from nucleate.pipeline.learned import LearnedGenerator, SamplingSettings, Starts
 
-Source = Callable[[Composition, Arm, int, int, int], Packings]
-"""(composition, arm, first, count, seed) -> starts number `first` to `first + count` of this arm."""
+
+@dataclass(frozen=True)
+class Source:
+    """Where starts come from. `starts` takes (composition, arm, first, count, seed), `refusal` (composition, arm)."""
+
+    starts: Callable[[Composition, Arm, int, int, int], Starts]
+    refusal: Callable[[Composition, Arm], str] = lambda *_: ""  # why it makes none of this kind
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,24 +215,51 @@ def _seen(folders: Iterable[Path]) -> frozenset[str]:
 # ---------------------------------------------------------------- where starts come from
 
 
-def source_of(weights: str) -> Source:
-    """Random starts, or those of a learned generator where `weights` names its file or folder."""
-    if not weights:
-        return random_packings
-    from nucleate.pipeline.learned import LearnedGenerator  # torch modules, needed by few runs
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `learned`."""
+    given = SamplingSettings()
+    parser.add_argument("--steps", type=int, default=given.steps, help="of a learned generator")
+    parser.add_argument("--draws", type=int, default=given.draws, help="of a learned sample that overlaps")
 
-    return LearnedGenerator(Path(weights)).packings
+
+def learned(weights: str, options: argparse.Namespace) -> Source:
+    """A trained generator. Raises InputError where the file is none of its weights."""
+    generator = LearnedGenerator(Path(weights), SamplingSettings(steps=options.steps, draws=options.draws))
+    return Source(generator.starts, generator.refusal)
+
+
+def random_starts(composition: Composition, arm: Arm, first: int, count: int, seed: int) -> Starts:
+    return Starts.of(random_packings(composition, arm, first, count, seed), first)
+
+
+RANDOM = Source(random_starts)
+
+
+def in_turn(one: Source, other: Source) -> Source:
+    """Even numbers from one source, odd ones from another."""
+
+    def starts(composition: Composition, arm: Arm, first: int, count: int, seed: int) -> Starts:
+        parts = []
+        for place, source in enumerate((one, other)):
+            begin, end = (first + 1 - place) // 2, (first + count + 1 - place) // 2
+            if end > begin:
+                found = source.starts(composition, arm, begin, end - begin, seed)
+                parts.append(replace(found, number=2 * found.number + place))
+        number = torch.cat([part.number for part in parts])
+        order = torch.argsort(number)
+        packings = Packings.concatenate([part.packings for part in parts])[order]
+        return Starts(packings, number[order], sum(part.drawn for part in parts))
+
+    return Source(starts, lambda *asked: one.refusal(*asked) or other.refusal(*asked))
 
 
 def digest_of(weights: str) -> str:
-    """What tells one file or folder of weights from another."""
+    """What tells one file of weights from another; empty where none are needed."""
     if not weights:
         return ""
-    path = Path(weights)
-    if not path.exists():
-        raise InputError(f"expected a file or folder of weights, got {path}, which is not there")
-    files = sorted(p for p in path.iterdir() if p.is_file()) if path.is_dir() else [path]
-    return hashlib.sha256(b"".join(p.read_bytes() for p in files)).hexdigest()[:12]
+    if not Path(weights).is_file():
+        raise InputError(f"expected a file of weights, got {weights}, which is none")
+    return hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:12]
 
 
 # ---------------------------------------------------------------- what becomes of them
@@ -234,16 +267,22 @@ def digest_of(weights: str) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Ends:
-    """Where starts came to rest. `row` says which start each is; the others collapsed."""
+    """Where starts came to rest. `row` says which start each is, from 0; the others were not made or collapsed."""
 
     packings: Packings
     row: torch.Tensor
-    energy: torch.Tensor  # eV per asymmetric unit
+    energy: torch.Tensor  # eV per asymmetric unit; NaN of what has not moved yet
+
+    @staticmethod
+    def of(packings: Packings, row: torch.Tensor | None = None) -> "Ends":
+        """Starts, where they began."""
+        rows = torch.arange(len(packings)) if row is None else row
+        return Ends(packings, rows, torch.full((len(packings),), torch.nan, dtype=torch.float64))
 
 
-def press(starts: Packings, field: ForceField) -> Ends:
+def press(starts: Ends, field: ForceField) -> Ends:
     """No overlaps, molecules together. The energy is that of the press."""
-    return _alive(starts, torch.arange(len(starts)), field, PRESS)
+    return _alive(starts.packings, starts.row, field, PRESS)
 
 
 def relax(pressed: Ends, field: ForceField) -> Ends:
@@ -261,8 +300,10 @@ def _alive(packings: Packings, row: torch.Tensor, field: ForceField, level: Any)
 def warm_up(task: PackingTask, sources: Iterable[Source]) -> None:
     """What is compiled or loaded once is not counted."""
     for source in sources:
-        few = source(task.composition, task.arms[0], 0, 1, 0)
-        ends = relax(press(few, task.field), task.field)
+        if source.refusal(task.composition, task.arms[0]):
+            continue
+        few = source.starts(task.composition, task.arms[0], 0, 1, 0).packings
+        ends = relax(press(Ends.of(few), task.field), task.field)
         closest_contacts(ends.packings, task.field), pair_energy_fingerprints(ends.packings, task.field)
 
 
