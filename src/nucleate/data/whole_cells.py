@@ -176,7 +176,9 @@ class WholeCells:
         """Every crystal and, behind them all, its mirror image: x -> -x, every hand the other one."""
         contents, groups = self.contents, self.groups
         other = replace(contents, hand=-contents.hand, translations=-contents.translations % 1.0)
-        both = {f.name: torch.cat([getattr(contents, f.name), getattr(other, f.name)]) for f in fields(contents)}
+        both = {
+            f.name: torch.cat([getattr(contents, f.name), getattr(other, f.name)]) for f in fields(contents)
+        }
         tables = {f.name: torch.cat([getattr(groups, f.name)] * 2) for f in fields(groups)}
         tables["translations"] = torch.cat([groups.translations, -groups.translations % 1.0])
         return replace(
@@ -221,7 +223,9 @@ def whole_cells_of(crystals: Iterable[PackedCrystal]) -> tuple[WholeCells, Count
         framed = [known[n] for n in names]
         rows.append((*_one_cell(packing, transform, group, framed), molecule, number, transform, crystal))
     if not rows:
-        raise InputError(f"expected crystals that fit into whole cells, got none ({dict(left_out) or 'no crystals'})")
+        raise InputError(
+            f"expected crystals that fit into whole cells, got none ({dict(left_out) or 'no crystals'})"
+        )
     k, centroid, rotation, hand, W, w, molecule, number, transform, kept = zip(*rows)
     units = torch.tensor([len(m) for m in molecule])
     mask = _padded([torch.ones(len(c), dtype=torch.bool) for c in centroid])
@@ -270,7 +274,8 @@ def primitive_niggli(
     fits = torch.nonzero((spanned.abs() - 1).abs() < 1e-6).flatten()
     if not len(fits):
         raise InputError(
-            f"expected translations of {group.symbol} that span a primitive cell, got {pure.tolist()}", "odd cell"
+            f"expected translations of {group.symbol} that span a primitive cell, got {pure.tolist()}",
+            "odd cell",
         )
     basis = triples[fits[0]] * spanned[fits[0]].sign()
     _, change = niggli_reduce(basis @ lattice.double())
@@ -283,7 +288,9 @@ def _in_axes(group: SpaceGroup, transform: Float[Tensor, "3 3"]) -> SpaceGroup:
     columns = torch.linalg.inv(transform).T
     W = (columns @ group.rotations.double() @ transform.T).round().long()
     w = (group.translations.double() @ columns.T * 1e8).round() / 1e8 % 1.0
-    first = sorted({tuple(rotation): i for i, rotation in reversed(list(enumerate(W.flatten(1).tolist())))}.values())
+    first = sorted(
+        {tuple(rotation): i for i, rotation in reversed(list(enumerate(W.flatten(1).tolist())))}.values()
+    )
     return SpaceGroup(group.number, group.symbol, W[first], w[first])
 
 
@@ -359,7 +366,9 @@ def _joined(parts: Sequence[FramedMolecules]) -> FramedMolecules:
     }
     single = {name: torch.cat([getattr(t, name) for t in tables]) for name in ("volume", "gyration")}
     return FramedMolecules(
-        molecules=Molecules(**molecules, **single, symmetries=_padded_turns([t.symmetries[0] for t in tables])),
+        molecules=Molecules(
+            **molecules, **single, symmetries=_padded_turns([t.symmetries[0] for t in tables])
+        ),
         charges=_padded([p.charges[0] for p in parts]),
         turns=_padded_turns([p.turns[0] for p in parts]),
         **{name: torch.cat([getattr(p, name) for p in parts]) for name in ("features", "frames", "signs")},
