@@ -11,7 +11,7 @@ import json
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import gcd
 from pathlib import Path
@@ -41,7 +41,15 @@ from nucleate.physics.minimise import (
 from nucleate.pipeline.crystal_files import cif_files
 from nucleate.pipeline.generate import SEARCHABLE, Arm, Composition, arms, random_packings
 from nucleate.pipeline.import_crystals import read_splits
-from nucleate.pipeline.learned import LearnedGenerator, SamplingSettings, Starts
+from nucleate.pipeline.learned import LearnedGenerator, SamplingSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Starts:
+    """Packings and their numbers; numbers that lack were no crystals."""
+
+    packings: Packings
+    number: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -225,11 +233,16 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 def learned(weights: str, options: argparse.Namespace) -> Source:
     """A trained generator. Raises InputError where the file is none of its weights."""
     generator = LearnedGenerator(Path(weights), SamplingSettings(steps=options.steps, draws=options.draws))
-    return Source(generator.starts, generator.refusal)
+
+    def starts(*asked: Any) -> Starts:
+        found = generator.starts(*asked)
+        return Starts(found.packings, found.number)
+
+    return Source(starts, generator.refusal)
 
 
 def random_starts(composition: Composition, arm: Arm, first: int, count: int, seed: int) -> Starts:
-    return Starts.of(random_packings(composition, arm, first, count, seed), first)
+    return Starts(random_packings(composition, arm, first, count, seed), first + torch.arange(count))
 
 
 RANDOM = Source(random_starts)
@@ -244,11 +257,11 @@ def in_turn(one: Source, other: Source) -> Source:
             begin, end = (first + 1 - place) // 2, (first + count + 1 - place) // 2
             if end > begin:
                 found = source.starts(composition, arm, begin, end - begin, seed)
-                parts.append(replace(found, number=2 * found.number + place))
+                parts.append(Starts(found.packings, 2 * found.number + place))
         number = torch.cat([part.number for part in parts])
         order = torch.argsort(number)
         packings = Packings.concatenate([part.packings for part in parts])[order]
-        return Starts(packings, number[order], sum(part.drawn for part in parts))
+        return Starts(packings, number[order])
 
     return Source(starts, lambda *asked: one.refusal(*asked) or other.refusal(*asked))
 
@@ -314,17 +327,27 @@ def read_lines(path: Path | None, about: dict[str, Any]) -> list[dict[str, Any]]
     """Lines of an earlier run. Raises InputError where its settings were others."""
     if path is None or not path.exists():
         return []
-    first, *lines = (json.loads(line) for line in path.read_text().splitlines() if line.endswith("}"))
-    if first != about:
+    found = [line for text in path.read_text().splitlines() if (line := _whole(text)) is not None]
+    if found and found[0] != about:
         raise InputError(
-            f"expected {path} to be of the same settings {about}, got {first}; choose another --out"
+            f"expected {path} to be of the settings {about}, got {found[0]}; choose another --out"
         )
-    return lines
+    return found[1:]
+
+
+def _whole(text: str) -> dict[str, Any] | None:
+    """None for what a killed run left of its last line: that crystal is done again."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None
 
 
 def append_line(path: Path | None, about: dict[str, Any], line: dict[str, Any]) -> None:
+    """On a line of its own, whatever the file ends with."""
     if path is None:
         return
-    new = not path.exists()
+    before = path.read_bytes() if path.exists() else b""
+    head = "" if before.endswith(b"\n") else "\n" if before else json.dumps(about) + "\n"
     with path.open("a") as file:
-        file.write((json.dumps(about) + "\n" if new else "") + json.dumps(line) + "\n")
+        file.write(head + json.dumps(line) + "\n")
