@@ -49,6 +49,11 @@ INTERRUPTED = 130  # what typer makes of Ctrl-C
 Files = Annotated[list[Path], typer.Argument(help="CIF files, or folders that hold some.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same files.")]
+GeneratorName = Annotated[
+    str,
+    typer.Option(help="Where packings come from: random, molcrystalflow (learned), or a mixture of both."),
+]
+WeightsFile = Annotated[Path | None, typer.Option(help="What nucleate train wrote, for a learned generator.")]
 EnergyName = Annotated[
     str, typer.Option(help="forcefield, gfn1, gfn2, chgnet, mace, orb, uma, aimnet2 or ase:module:Class.")
 ]
@@ -75,7 +80,8 @@ def predict(
     space_groups: Annotated[
         str, typer.Option(help="common, or numbers and symbols: 14,2,P212121.")
     ] = "common",
-    generator: Annotated[str, typer.Option(help="Where packings come from: random.")] = "random",
+    generator: GeneratorName = "random",
+    weights: WeightsFile = None,
     energy: Annotated[
         str | None,
         typer.Option(help="Energy model for the final order; by default CHGNet + D3 if installed."),
@@ -112,6 +118,7 @@ def predict(
             "z_prime": _numbers(z_prime, "--z-prime", float),
             "space_groups": space_groups,
             "generator": generator,
+            "weights": weights,
             "energy": energy,
             "charges": charges,
             "reference": reference,
@@ -213,20 +220,32 @@ def generate(
     space_groups: Annotated[
         str, typer.Option(help="common, or numbers and symbols: 14,2,P212121.")
     ] = "common",
+    generator: GeneratorName = "random",
+    weights: WeightsFile = None,
     press: Annotated[bool, typer.Option(help="Press overlaps away.")] = True,
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Generate random packings without minimising them.
+    """Generate packings without minimising them.
 
     Example: nucleate generate "c1ccccc1" -n 50 --space-groups Pbca -o benzene
     """
-    from nucleate.pipeline.generate_files import GenerateSettings, generate_files
+    from nucleate.pipeline.generate_files import GenerateSettings, generate_files, statistics
 
     settings = GenerateSettings.model_validate(
-        {"n": n, "z": _numbers(z, "--z", int), "space_groups": space_groups, "press": press, "seed": seed}
-    )
-    _print_rows(generate_files(molecule, output, settings), as_json, f"wrote {output}")
+        {
+            "n": n, "z": _numbers(z, "--z", int), "space_groups": space_groups, "generator": generator,
+            "weights": weights, "press": press, "seed": seed,
+        }
+    )  # fmt: skip
+    rows = generate_files(molecule, output, settings)
+    if as_json:
+        _print_rows(rows, as_json)
+        return
+    _print_rows([{k: v for k, v in row.items() if not k.endswith("_drawn")} for row in rows], as_json)
+    for line in statistics(rows):
+        out.print(line, style="dim")
+    out.print(f"wrote {output}")
 
 
 @app.command()

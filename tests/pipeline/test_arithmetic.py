@@ -1,5 +1,7 @@
 """The numbers between generator and report: duplicates, convergence, apportioning, names."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -165,7 +167,7 @@ def test_rounds_together_spend_what_was_asked() -> None:
 
 def test_an_arm_that_yields_nothing_keeps_its_curiosity() -> None:
     space = [Arm(str(i), SpaceGroup.from_name(g), 1, 0.5) for i, g in enumerate([14, 2])]
-    state = Progress(np.array([0.5, 0.5]), [100, 100], np.array([10.0, 0.0]))
+    state = replace(Progress.start(space), random_starts=[100, 100], low_minima=np.array([10.0, 0.0]))
     plan = plan_round(1, 600, 6, 0.0, state, np.zeros(10), np.zeros(10, np.int64))
     assert plan.random[1] / plan.random[0] == pytest.approx(CURIOSITY / (CURIOSITY + 2), abs=0.02)
     assert len(space) == len(plan.random)

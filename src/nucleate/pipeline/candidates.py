@@ -8,16 +8,17 @@ from nucleate.physics.forcefield import FINAL
 from nucleate.physics.minimise import CLASH
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.landscape import SYMMETRY_TOLERANCE, Candidate
+from nucleate.pipeline.learned import LearnedGenerator
 from nucleate.pipeline.reference import is_same
 from nucleate.pipeline.search import SearchResult
 from nucleate.pipeline.units import total_energy
 
+GENERATORS = {"random": "random", "learned": LearnedGenerator.name, "perturbed": "perturbed"}
+"""What a table calls the starts of each kind of unit."""
 TWIN_ENERGY, TWIN_DENSITY, TWIN_RMSD = 0.5, 0.01, 0.15  # kJ/mol per molecule, relative, Å
 
 
-def candidates_of(
-    result: SearchResult, keep: int, window: float, seed: int, generator: str
-) -> list[Candidate]:
+def candidates_of(result: SearchResult, keep: int, window: float, seed: int) -> list[Candidate]:
     """The lowest sound minima as crystals, energies with tight lattice sums; best first.
 
     At most `keep`, and none more than `window` kJ/mol per molecule above the lowest.
@@ -30,7 +31,7 @@ def candidates_of(
             continue
         if len(kept) == keep:
             break
-        candidate = _candidate(result, i, seed, generator)
+        candidate = _candidate(result, i, seed)
         twin = next((k for k in range(len(kept)) if _same(kept[k], prepared[k], candidate)), None)
         if twin is None:
             kept.append(candidate)
@@ -48,7 +49,7 @@ def _same(known: Candidate, reference: PackingReference, other: Candidate) -> bo
     return near and is_same(reference.compare(other.crystal), TWIN_RMSD)
 
 
-def _candidate(result: SearchResult, i: int, seed: int, generator: str) -> Candidate:
+def _candidate(result: SearchResult, i: int, seed: int) -> Candidate:
     minima, composition = result.minima, result.composition
     arm, packing = result.arms[minima.arm[i]], minima.packing(i)
     total = total_energy(composition, arm, packing, result.field.energy(packing, FINAL)).item()
@@ -64,7 +65,7 @@ def _candidate(result: SearchResult, i: int, seed: int, generator: str) -> Candi
         symbol=symmetry.symbol,
         z=symmetry.z,
         z_prime=symmetry.z_prime,
-        generator=generator,
+        generator=GENERATORS[str(minima.kind[i])],
         conformer=",".join(str(c) for c in packing.conformer[0].tolist()),
         start=f"{arm.key} {int(minima.start[i])}",
         seed=seed,

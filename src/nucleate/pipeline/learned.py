@@ -2,17 +2,19 @@
 
     numbers of a sample --> noise --flow, some steps--> state --> `Packings` --> clear of overlaps, or drawn again
 
-Sample i of a seed has numbers of its own and does not depend on the batch it is made in. Conformers and hands are
-dealt as among random starts. Cells obey their group to the last bit.
+Sample i of a seed has numbers of its own and, but for rounding, does not depend on the batch it is made in.
+Conformers and hands are dealt as among random starts. Cells obey their group to the rounding of double precision.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from torch import Tensor
 
 from nucleate.crystal.packing import Packings
@@ -40,11 +42,15 @@ from nucleate.pipeline.generate import (
 )
 from nucleate.weights import Weights, find_weights, read_weights
 
-CHUNK = 25  # samples at a time, always: other shapes of matrices are rounded otherwise; more take as long each
+CHUNK = 25  # samples at a time: more need more memory and take as long each
 SMALLEST = 1e-9  # uniform numbers nearer to 0 or 1 would be normal ones without end
 VOLUMES = (0.4, 3.0)  # times the expected volume: a cell outside is no crystal
 FLATTEST = 2.0  # Å between faces
+BROKEN, OVERLAPPING, CLEAR = 0, 1, 2
 FARTHEST = 4.0  # from the noise, in log coordinates: that far lengths have grown by a factor of ten or more
+
+
+Name = Literal["random", "molcrystalflow", "mixture"]
 
 
 class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
@@ -52,20 +58,22 @@ class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
 
     steps: PositiveInt = 10
     draws: PositiveInt = 1  # of one sample at most, until its molecules are clear of each other
+    share: float = Field(0.5, gt=0, lt=1)  # of a mixture's new starts
 
 
 @dataclass(frozen=True, eq=False)
 class Starts:
-    """Packings with their numbers, and how many draws they took."""
+    """Packings with their numbers, and how often each was drawn."""
 
     packings: Packings
     number: Int[Tensor, " starts"]
-    drawn: int
+    draws: Int[Tensor, " starts"]
 
     @staticmethod
     def of(packings: Packings, first: int) -> "Starts":
-        """Packings that were drawn once, numbered from `first`."""
-        return Starts(packings, first + torch.arange(len(packings)), len(packings))
+        """Packings that were drawn once each, numbered from `first`."""
+        number = first + torch.arange(len(packings))
+        return Starts(packings, number, torch.ones_like(number))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +104,14 @@ class LearnedGenerator:
     def __reduce__(self) -> tuple[object, tuple[object, ...]]:
         """Other processes read the file themselves, once."""
         return _again, (self.weights, self.digest, self.settings)
+
+    def refusals(self, composition: Composition, arms: Sequence[Arm]) -> dict[str, list[str]]:
+        """Arms that it cannot make, by the reason."""
+        found: dict[str, list[str]] = {}
+        for arm in arms:
+            if reason := self.refusal(composition, arm):
+                found.setdefault(reason, []).append(arm.key)
+        return found
 
     def refusal(self, composition: Composition, arm: Arm) -> str:
         """Why it makes no packings of this kind, or nothing where it does."""
@@ -131,17 +147,19 @@ class LearnedGenerator:
     ) -> Starts:
         """Samples with their numbers; each depends only on its number and the seed.
 
-        A sample whose molecules overlap is drawn again, `draws` times at most, and the clearest is kept. Samples
-        without a sound cell are left out. Raises InputError for what `refusal` refuses.
+        A sample whose molecules overlap is drawn again, and the first without overlaps kept; where `draws` do not bring
+        one, the first with a sound cell (the clearest would be too large). Those without any are left out. Raises
+        InputError for what `refusal` refuses.
         """
         if reason := self.refusal(composition, arm):
             raise InputError(f"expected what {self.name} can generate, got {arm.key} with {reason}")
         known = self._of(composition)
         kinds = composition.kinds(arm.formula_units)
         groups = Groups.of([arm.group], normalised=False)
-        drawn, best, clearest = 0, None, torch.full((count,), -torch.inf, dtype=torch.float64)
+        best, draws = None, torch.zeros(count, dtype=torch.long)
+        grade = torch.full((count,), BROKEN)
         for draw in range(self.settings.draws):
-            asked = torch.nonzero(clearest < CLASH).flatten()
+            asked = torch.nonzero(grade < CLEAR).flatten()
             if not len(asked):
                 break
             key = start_seed(seed, f"{arm.key}/{self.name}/{draw}")
@@ -152,14 +170,14 @@ class LearnedGenerator:
             ):  # the first draw settles conformers and hands, whose shares clearing must not change
                 best = _blank(composition, arm, kinds, body)
             found = self._sampled(known, groups, best[asked], u[asked, :6], body[asked])
-            contact = self._contacts(known, arm, found)
-            better = contact > clearest[asked]
+            now = self._grades(known, arm, found)
+            better = now > grade[asked]
             best = _replaced(best, asked[better], found, better)
-            clearest[asked[better]] = contact[better]
-            drawn += len(asked)
+            grade[asked[better]] = now[better]
+            draws[asked] += 1
         assert best is not None, "settings ask for one draw at least"
-        kept = torch.nonzero(clearest > -torch.inf).flatten()
-        return Starts(best[kept], first + kept, drawn)
+        kept = torch.nonzero(grade > BROKEN).flatten()
+        return Starts(best[kept], first + kept, draws[kept])
 
     def _of(self, composition: Composition) -> Embedded:
         if self._embedded is None or self._embedded.composition is not composition:
@@ -202,23 +220,58 @@ class LearnedGenerator:
     def _chunk(
         self, known: Embedded, groups: Groups, task: Task, noise: State, rows: Int[Tensor, " rows"]
     ) -> State:
-        """The flow's end from at most `CHUNK` rows of the noise."""
-        padded = rows.repeat(-(-CHUNK // len(rows)))[:CHUNK]
-        some = Task(task.molecule[padded], task.hand[padded], task.group[padded])
-        start = {name: x[padded] for name, x in noise.items()}
-        end = self.flow.sample(
+        """The flow's end from some rows of the noise."""
+        some = Task(task.molecule[rows], task.hand[rows], task.group[rows])
+        start = {name: x[rows] for name, x in noise.items()}
+        return self.flow.sample(
             known.molecules, groups, some, None, self.settings.steps, start=start, features=known.features
         )
-        return {name: x[: len(rows)] for name, x in end.items()}
 
-    def _contacts(self, known: Embedded, arm: Arm, packings: Packings) -> Float[Tensor, " count"]:
-        """See `closest_contacts`; minus infinity where there is no sound cell."""
+    def _grades(self, known: Embedded, arm: Arm, packings: Packings) -> Int[Tensor, " count"]:
+        """`BROKEN` without a sound cell, `CLEAR` without overlaps."""
         target = known.composition.volume * arm.formula_units * len(arm.group)
         sound = torch.nonzero(_sound(packings, target)).flatten()
-        found = torch.full((len(packings),), -torch.inf, dtype=torch.float64)
+        grades = torch.full((len(packings),), BROKEN)
         if len(sound):
-            found[sound] = closest_contacts(packings[sound], known.field)
-        return found
+            clear = closest_contacts(packings[sound], known.field) >= CLASH
+            grades[sound] = torch.where(clear, CLEAR, OVERLAPPING)
+        return grades
+
+
+def shares_of(
+    generator: LearnedGenerator | None, share: float, composition: Composition, arms: Sequence[Arm]
+) -> Float[np.ndarray, " arms"]:
+    """Of each arm's new starts, the share that the generator makes: none where it cannot."""
+    if generator is None:
+        return np.zeros(len(arms))
+    return np.array([0.0 if generator.refusal(composition, arm) else share for arm in arms])
+
+
+def generator_named(
+    name: Name,
+    weights: Path | None,
+    settings: SamplingSettings,
+    composition: Composition,
+    arms: Sequence[Arm],
+) -> tuple[LearnedGenerator | None, float]:
+    """The learned generator, if `name` asks for one, and its share of new starts in the arms that it can make.
+
+    Raises InputError for weights that cannot be used or that nobody asked for, and where it can make none of the arms.
+    """
+    if name == "random":
+        if weights is not None:
+            raise InputError(
+                f"--weights: expected --generator molcrystalflow or mixture with {weights}, got random"
+            )
+        return None, 0.0
+    generator = LearnedGenerator(weights, settings)
+    refused = generator.refusals(composition, arms)
+    if sum(map(len, refused.values())) == len(arms):
+        raise InputError(
+            f"--generator: expected crystals that {generator.name} can make, got {'; '.join(refused)}. Choose "
+            "--generator random."
+        )
+    return generator, settings.share if name == "mixture" else 1.0
 
 
 def _flow_of(found: Weights) -> tuple[PoseFlow, int]:

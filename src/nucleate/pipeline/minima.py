@@ -22,8 +22,9 @@ class Minima:
     fingerprint: np.ndarray
     contact: np.ndarray
     hits: np.ndarray
-    random_hits: np.ndarray  # of these, from random starts
+    random_hits: np.ndarray  # of these, from random and learned starts, which know of no minimum
     start: np.ndarray
+    kind: np.ndarray  # of the unit that this minimum was taken from: random, learned or perturbed
 
     def __len__(self) -> int:
         return len(self.energy)
@@ -44,7 +45,9 @@ class Minima:
 
         arm = np.concatenate([np.full(len(p), a) for a, p in enumerate(packings)]).astype(np.int64)
         row = np.concatenate([np.arange(len(p)) for p in packings]).astype(np.int64)
-        is_random = np.repeat([r.unit.kind == "random" for r in ordered], [len(r.energy) for r in ordered])
+        kind = np.repeat(
+            np.array([r.unit.kind for r in ordered], dtype=str), [len(r.energy) for r in ordered]
+        )
         energy, volume, fingerprint = joined("energy"), joined("volume"), joined("fingerprint", (1,))
         distinct = distinct_crystals(energy, volume, fingerprint)
         kept, hits = distinct.kept, joined("hits")
@@ -57,6 +60,7 @@ class Minima:
             fingerprint=fingerprint[kept],
             contact=joined("contact")[kept],
             hits=np.bincount(distinct.group, hits, len(kept)).astype(np.int64),
-            random_hits=np.bincount(distinct.group, hits * is_random, len(kept)).astype(np.int64),
+            random_hits=np.bincount(distinct.group, hits * (kind != "perturbed"), len(kept)).astype(np.int64),
             start=joined("start")[kept].astype(np.int64),
+            kind=kind[kept],
         )

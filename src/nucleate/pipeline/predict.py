@@ -31,10 +31,11 @@ from nucleate.pipeline.conform import ConformSettings
 from nucleate.pipeline.folders import make_folder
 from nucleate.pipeline.generate import Arm, arms
 from nucleate.pipeline.landscape import Candidate, write_landscape, write_run
+from nucleate.pipeline.learned import LearnedGenerator, Name, SamplingSettings, generator_named
 from nucleate.pipeline.minima import Minima
 from nucleate.pipeline.rank import RankSettings, combined_energies, default_energy, rerank
 from nucleate.pipeline.reference import SAME_PACKING, find_reference
-from nucleate.pipeline.run_record import describe
+from nucleate.pipeline.run_record import describe, generator_record, refusal_notes
 from nucleate.pipeline.search import SearchResult, search, warm_up
 from nucleate.pipeline.units import SearchSettings
 from nucleate.report.page import write_report
@@ -61,7 +62,9 @@ class PredictSettings(BaseModel, frozen=True, extra="forbid"):
         None  # formula units in the asymmetric unit
     )
     space_groups: str = "common"
-    generator: Literal["random"] = "random"
+    generator: Name = "random"
+    weights: Path | None = None  # of the learned generator; None: those of the package
+    sampling: SamplingSettings = SamplingSettings()
     sequence: Literal["sobol", "random"] = "sobol"
     charges: Literal["mmff", "esp"] = "mmff"
     energy: str | None = None  # None: CHGNet + D3 if installed, else the force field
@@ -100,6 +103,8 @@ class Job:
     subject: Subject
     arms: list[Arm]
     forces: ForceField
+    generator: LearnedGenerator | None
+    search: SearchSettings
     folder: Path
     reference: Crystal | None
 
@@ -176,14 +181,15 @@ def predict(
     result = search(
         job.subject.composition,
         job.arms,
-        _search_settings(settings),
+        job.search,
         field=job.forces,
+        generator=job.generator,
         folder=job.folder / "units",
         deadline=end_of_search,
         progress=searching,
     )
     clock.lap("search")
-    handing_over = (settings.keep, settings.window, settings.seed, settings.generator)
+    handing_over = (settings.keep, settings.window, settings.seed)
     try:
         judged = Judged(candidates_of(result, *handing_over))
     except KeyboardInterrupt:  # a few seconds of work without which nothing would be handed over
@@ -202,12 +208,13 @@ def predict(
     return _write(job, settings, result, judged, clock, tell)
 
 
-def _search_settings(settings: PredictSettings) -> SearchSettings:
+def _search_settings(settings: PredictSettings, share: float) -> SearchSettings:
     return SearchSettings(
         n=settings.n,
         seed=settings.seed,
         sequence=settings.sequence,
         perturb=settings.perturb,
+        share=share,
         workers=settings.workers,
     )
 
@@ -229,12 +236,17 @@ def _prepare(
     reference = read_crystal(settings.reference) if settings.reference else None
     subject = read_subject(source, settings.conform, settings.seed, name)
     wanted = arms(subject.composition, settings.space_groups, settings.z, settings.z_prime)
+    generator, share = generator_named(
+        settings.generator, settings.weights, settings.sampling, subject.composition, wanted
+    )
     forces = _force_field(subject, settings.charges)
     if settings.energy is not None:
         with energy_model(settings.energy) as model:
             model.start()
-    claimed = _claim(folder or Path("results") / subject.name, subject, wanted, settings, resume)
-    return Job(source, subject, wanted, forces, claimed, reference)
+    search = _search_settings(settings, share)
+    about = _identity(subject, wanted, settings.charges, search, generator)
+    claimed = _claim(folder or Path("results") / subject.name, about, resume)
+    return Job(source, subject, wanted, forces, generator, search, claimed, reference)
 
 
 def _deadlines(settings: PredictSettings, begin: float) -> tuple[float | None, float | None]:
@@ -245,12 +257,9 @@ def _deadlines(settings: PredictSettings, begin: float) -> tuple[float | None, f
     return begin + (LONE_SEARCH_SHARE if alone else SEARCH_SHARE) * settings.budget, begin + settings.budget
 
 
-def _claim(
-    folder: Path, subject: Subject, wanted: list[Arm], settings: PredictSettings, resume: bool
-) -> Path:
+def _claim(folder: Path, about: dict[str, Any], resume: bool) -> Path:
     """Make the folder, or make sure that what it holds belongs to the same search."""
     mark = folder / "search.json"
-    about = _identity(subject, wanted, settings)
     if mark.is_file():
         before = _earlier_search(mark)
         different = [key for key in about if before.get(key) != about[key]]
@@ -279,7 +288,13 @@ def _earlier_search(mark: Path) -> dict[str, Any]:
     return before
 
 
-def _identity(subject: Subject, wanted: list[Arm], settings: PredictSettings) -> dict[str, Any]:
+def _identity(
+    subject: Subject,
+    wanted: list[Arm],
+    charges: str,
+    search: SearchSettings,
+    generator: LearnedGenerator | None,
+) -> dict[str, Any]:
     """What must agree for finished units to be used again."""
     positions = hashlib.sha256()
     for molecule in subject.composition.species:
@@ -288,9 +303,11 @@ def _identity(subject: Subject, wanted: list[Arm], settings: PredictSettings) ->
         "version": __version__,
         "molecules": [m.smiles for m in subject.composition.species],
         "conformers": positions.hexdigest()[:16],
-        "charges": settings.charges,
+        "charges": charges,
         "space groups": {a.key: round(a.weight, 6) for a in wanted},
-        **_search_settings(settings).model_dump(exclude={"workers"}),
+        "weights": None if generator is None else generator.digest,
+        "sampling": None if generator is None else generator.settings.model_dump(exclude={"share"}),
+        **search.model_dump(exclude={"workers"}),
     }
 
 
@@ -350,6 +367,9 @@ def _write(
             *run["notes"],
             f"The energy model judged no crystal ({_listed(judged.failures)}): force field order.",
         ]
+    if job.generator is not None:
+        run["generator"] = generator_record(result, job.generator)
+        run["notes"] = [*run["notes"], *refusal_notes(result, job.generator)]
     run |= {"energy_model": judged.energy_model, "reference": judged.reference, "started": clock.began}
     provenance = {"command": run["command"], "version": __version__, "seed": settings.seed}
     rows = write_landscape(job.folder, judged.candidates, job.subject.name, provenance)

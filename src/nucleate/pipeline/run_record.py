@@ -8,6 +8,7 @@ from nucleate.physics.minimise import CLASH
 from nucleate.pipeline.composition import Subject
 from nucleate.pipeline.convergence import convergence
 from nucleate.pipeline.landscape import Candidate
+from nucleate.pipeline.learned import LearnedGenerator
 from nucleate.pipeline.provenance import provenance
 from nucleate.pipeline.search import SearchResult
 
@@ -25,7 +26,13 @@ def describe(
     composition, minima, counts = result.composition, result.minima, result.counts
     asked = counts.get("asked", 0)
     lost = {
-        k: counts.get(k, 0) for k in ("collapsed in the press", "collapsed in minimisation", "not converged")
+        k: counts.get(k, 0)
+        for k in (
+            "without a sound cell",
+            "collapsed in the press",
+            "collapsed in minimisation",
+            "not converged",
+        )
     }
     clashing = int(minima.hits[minima.contact < CLASH].sum())
     estimate = convergence(minima.energy, minima.hits, minima.random_hits)
@@ -48,6 +55,7 @@ def describe(
             "asked": asked,
             "generated": counts.get("generated", 0),
             "clash_free": asked
+            - lost["without a sound cell"]
             - lost["collapsed in the press"]
             - lost["collapsed in minimisation"]
             - clashing,
@@ -68,6 +76,32 @@ def describe(
         "interrupted": result.stopped == "user",
         "notes": subject.notes,
     }
+
+
+def generator_record(result: SearchResult, generator: LearnedGenerator) -> dict[str, Any]:
+    """The weights, what they were asked for, and starts and distinct minima of each kind of start."""
+    kinds: dict[str, dict[str, int]] = {}
+    for unit in result.units:
+        row = kinds.setdefault(unit.unit.kind, {"starts": 0, "minima": 0})
+        row["starts"] += unit.unit.count
+    for kind in result.minima.kind.tolist():
+        kinds[kind]["minima"] += 1
+    learned = [unit for unit in result.units if unit.unit.kind == "learned"]
+    return {
+        "name": generator.name,
+        "weights": str(generator.weights),
+        "digest": generator.digest,
+        "sampling": generator.settings.model_dump(mode="json"),
+        "drawn": sum(unit.counts["drawn"] for unit in learned),
+        "sampling_seconds": sum(unit.seconds["generate"] for unit in learned),
+        "kinds": kinds,
+    }
+
+
+def refusal_notes(result: SearchResult, generator: LearnedGenerator) -> list[str]:
+    """Which groups were searched with random starts alone, and why."""
+    refused = generator.refusals(result.composition, result.arms)
+    return [f"Random starts alone for {', '.join(arms)}: {reason}." for reason, arms in refused.items()]
 
 
 def _space_groups(result: SearchResult, candidates: list[Candidate]) -> dict[str, dict[str, Any]]:

@@ -23,9 +23,10 @@ from nucleate.physics.minimise import (
 )
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.generate import Arm, Composition, random_packings
+from nucleate.pipeline.learned import LearnedGenerator, shares_of
 from nucleate.pipeline.minima import Minima
 from nucleate.pipeline.strategy import Plan, Progress, plan_round
-from nucleate.pipeline.units import SearchSettings, Unit, UnitResult, load_unit, save_unit
+from nucleate.pipeline.units import Kind, SearchSettings, Unit, UnitResult, load_unit, save_unit
 from nucleate.pipeline.workers import Workers
 
 
@@ -57,13 +58,15 @@ def search(
     settings: SearchSettings | None = None,
     *,
     field: ForceField | None = None,
+    generator: LearnedGenerator | None = None,
     folder: Path | None = None,
     deadline: float | None = None,
     progress: Callable[[int, int, Minima | None], None] | None = None,
 ) -> SearchResult:
     """Run rounds of units until `settings.n` starts are spent or `deadline` (time.monotonic()) has passed.
 
-    With a folder, finished units are kept there and found again. KeyboardInterrupt ends the search early with all
+    Of the new starts `settings.share` are the `generator`'s, in the arms that it can do; all others are random. With a
+    folder, finished units are kept there and found again. KeyboardInterrupt ends the search early with all
     finished units; the caller sees it in `stopped`.
     """
     settings = settings or SearchSettings()
@@ -71,10 +74,10 @@ def search(
     empty = [random_packings(composition, arm, 0, 1, settings.seed)[:0] for arm in arms]
     known: list[UnitResult] = []
     minima = Minima.merge(arms, empty, known)
-    state = Progress.start(arms)
+    state = Progress.start(arms, shares_of(generator, settings.share, composition, arms))
     stopped: Literal["", "time", "user"] = ""
     warm_up(composition, arms[0], field)
-    with Workers(settings.workers, (composition, arms, field, settings)) as workers:
+    with Workers(settings.workers, (composition, arms, field, settings, generator)) as workers:
         try:
             for number in range(settings.rounds):
                 plan = plan_round(
@@ -102,8 +105,10 @@ def units_of(
 ) -> list[Unit]:
     """Cut a round's plan into units, all arms in turn: where time ends a round early, each has had its share."""
     ceiling = minima.energy[0] + settings.window * KJ_PER_MOL if len(minima) else None
-    parts: list[tuple[float, str, int, int, int]] = []  # how far into its job each part is, then what it is
-    jobs = [("random", a, state.random_starts[a], n) for a, n in enumerate(plan.random)]
+    parts: list[tuple[float, Kind, int, int, int]] = []  # how far into its job each part is, then what it is
+    jobs: list[tuple[Kind, int, int, int]] = []
+    jobs += [("random", a, state.random_starts[a], n) for a, n in enumerate(plan.random)]
+    jobs += [("learned", a, state.learned_starts[a], n) for a, n in enumerate(plan.learned)]
     jobs += [("perturbed", a, 0, n) for a, n in enumerate(plan.perturbed)]
     for kind, arm, first, total in jobs:
         for offset in range(0, total, settings.unit):
@@ -111,7 +116,7 @@ def units_of(
             parts.append(((offset + count / 2) / total, kind, arm, first + offset, count))
     parts.sort(key=lambda part: part[0])
     return [
-        Unit(number, index, arm, kind, first, count, ceiling)  # type: ignore[arg-type]
+        Unit(number, index, arm, kind, first, count, ceiling)
         for index, (_, kind, arm, first, count) in enumerate(parts)
     ]
 
@@ -166,7 +171,7 @@ def warm_up(composition: Composition, arm: Arm, field: ForceField) -> None:
 
 def _parents(unit: Unit, plan: Plan, minima: Minima) -> Packings | None:
     """The minima whose neighbourhood a perturbed unit looks at; units of one arm share its parents in turn."""
-    if unit.kind == "random":
+    if unit.kind != "perturbed":
         return None
     chosen = [i for i in plan.parents if minima.arm[i] == unit.arm]
     offset = unit.index % len(chosen)

@@ -28,6 +28,7 @@ from nucleate.physics.minimise import (
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.deduplicate import Distinct, DuplicateTolerance, distinct_crystals
 from nucleate.pipeline.generate import Arm, Composition, perturbed_packings, random_packings
+from nucleate.pipeline.learned import LearnedGenerator, Starts
 
 
 class SearchSettings(BaseModel, frozen=True, extra="forbid"):
@@ -36,6 +37,7 @@ class SearchSettings(BaseModel, frozen=True, extra="forbid"):
     n: PositiveInt = 5000
     seed: NonNegativeInt = 0
     sequence: Literal["sobol", "random"] = "sobol"
+    share: float = Field(0.0, ge=0, le=1)  # of new starts that the learned generator makes, where it can
     unit: PositiveInt = 50  # starts
     rounds: PositiveInt = 6
     perturb: float = Field(
@@ -46,6 +48,7 @@ class SearchSettings(BaseModel, frozen=True, extra="forbid"):
 
 
 ROUGH_TOLERANCE = DuplicateTolerance(energy=0.3 * KJ_PER_MOL, volume=0.008, pair_energy=1.2 * KJ_PER_MOL)
+Kind = Literal["random", "learned", "perturbed"]
 TENSORS = ("lattice", "centroid", "rotation", "handedness", "conformer")
 
 
@@ -56,7 +59,7 @@ class Unit:
     round: int
     index: int
     arm: int
-    kind: Literal["random", "perturbed"]
+    kind: Kind
     first: int
     count: int
     ceiling: float | None  # eV per formula unit; rough minima above it are left
@@ -89,12 +92,16 @@ def run_unit(
     settings: SearchSettings,
     unit: Unit,
     parents: Packings | None,
+    generator: LearnedGenerator | None = None,
 ) -> UnitResult:
-    """Generate, press, minimise roughly, keep the promising and distinct ones, minimise tightly."""
+    """Generate, press, minimise roughly, keep the promising and distinct ones, minimise tightly.
+
+    A learned unit needs the `generator`, a perturbed one its `parents`.
+    """
     clock = Clock()
-    starts = _starts(composition, arm, settings, unit, parents)
+    starts = _starts(composition, arm, settings, unit, parents, generator)
     clock.lap("generate")
-    pressed = minimise(starts, field, PRESS)
+    pressed = minimise(starts.packings, field, PRESS)
     clock.lap("press")
     uncrushed = torch.nonzero(~pressed.collapsed).flatten()
     rough = minimise(pressed.packings[uncrushed], field, ROUGH)
@@ -114,10 +121,12 @@ def run_unit(
         fingerprint=pair_energy_fingerprints(packings, field),
         contact=contact,
         hits=torch.from_numpy(distinct.multiplicity)[good],
-        start=uncrushed[chosen][good] + unit.first,
+        start=starts.number[uncrushed[chosen][good]],
         counts={
             "asked": unit.count,
-            "generated": len(starts),
+            "generated": len(starts.packings),
+            "drawn": int(starts.draws.sum()),
+            "without a sound cell": unit.count - len(starts.packings),
             "collapsed in the press": int(pressed.collapsed.sum()),
             "collapsed in minimisation": int(rough.collapsed.sum() + tight.collapsed.sum()),
             "above the energy window": int((~rough.collapsed).sum()) - len(low),
@@ -131,12 +140,22 @@ def run_unit(
 
 
 def _starts(
-    composition: Composition, arm: Arm, settings: SearchSettings, unit: Unit, parents: Packings | None
-) -> Packings:
+    composition: Composition,
+    arm: Arm,
+    settings: SearchSettings,
+    unit: Unit,
+    parents: Packings | None,
+    generator: LearnedGenerator | None,
+) -> Starts:
+    numbered = (composition, arm, unit.first, unit.count, settings.seed, settings.sequence)
     if unit.kind == "random":
-        return random_packings(composition, arm, unit.first, unit.count, settings.seed, settings.sequence)
+        return Starts.of(random_packings(*numbered), unit.first)
+    if unit.kind == "learned":
+        assert generator is not None, "a learned unit needs a generator"
+        return generator.starts(*numbered)
     assert parents is not None, "a perturbed unit needs parents"
-    return perturbed_packings(parents, unit.count, settings.seed, f"{arm.key}/{unit.name}")
+    children = perturbed_packings(parents, unit.count, settings.seed, f"{arm.key}/{unit.name}")
+    return Starts.of(children, unit.first)
 
 
 def _promising(

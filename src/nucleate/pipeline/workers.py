@@ -18,6 +18,7 @@ from nucleate.crystal.packing import Packings
 from nucleate.errors import NucleateError
 from nucleate.physics.forcefield import ForceField
 from nucleate.pipeline.generate import Arm, Composition
+from nucleate.pipeline.learned import LearnedGenerator
 from nucleate.pipeline.units import SearchSettings, Unit, UnitResult, run_unit
 
 
@@ -59,11 +60,11 @@ class Workers:
 
         queue = iter(units)
         if self.pool is None:
-            composition, arms, field, settings = self.context
+            composition, arms, field, settings, generator = self.context
             for unit in queue:
                 if late():
                     return
-                yield run_unit(composition, arms[unit.arm], field, settings, unit, parents(unit))
+                yield run_unit(composition, arms[unit.arm], field, settings, unit, parents(unit), generator)
             return
         running: set[Future[UnitResult]] = set()
         exhausted = False
@@ -110,12 +111,13 @@ def _start_worker(
     arms: list[Arm],
     field: ForceField,
     settings: SearchSettings,
+    generator: LearnedGenerator | None,
 ) -> None:
     """Each process works on one thread, leaves Ctrl-C to its parent and does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     torch.set_num_threads(1)
-    _WORKER_CONTEXT["context"] = (composition, arms, field, settings)
+    _WORKER_CONTEXT["context"] = (composition, arms, field, settings, generator)
 
 
 def _end_with(lifeline: Connection) -> None:
@@ -127,5 +129,5 @@ def _end_with(lifeline: Connection) -> None:
 
 
 def _run_in_worker(unit: Unit, parents: Packings | None) -> UnitResult:
-    composition, arms, field, settings = _WORKER_CONTEXT["context"]
-    return run_unit(composition, arms[unit.arm], field, settings, unit, parents)
+    composition, arms, field, settings, generator = _WORKER_CONTEXT["context"]
+    return run_unit(composition, arms[unit.arm], field, settings, unit, parents, generator)
