@@ -17,6 +17,9 @@ def train(
     settings: Annotated[
         Path | None, typer.Option(help="TOML file with the tables training and model.")
     ] = None,
+    network: Annotated[
+        str | None, typer.Option(help="pose, or molcrystalnet (the published one); replaces model.network.")
+    ] = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="Weights to begin with: weights or checkpoint.safetensors.")
     ] = None,
@@ -54,8 +57,8 @@ def train(
     torch.set_num_threads(threads or usual)
     with progress_bar() as tell:
         trained = run(
-            name, data, output or Path("trained") / name, settings=settings, resume=resume, minutes=minutes,
-            start=start, processes=processes, device=device, progress=tell,
+            name, data, output or Path("trained") / name, settings=settings, network=network, resume=resume,
+            minutes=minutes, start=start, processes=processes, device=device, progress=tell,
         )  # fmt: skip
     card = trained.card
     if not trained.first:

@@ -29,7 +29,7 @@ from nucleate.models.molcrystalflow import (
 from nucleate.models.molcrystalflow_training import (
     MolCrystalFlowSettings,
     distance_to_known,
-    is_held_out,
+    network_of,
     prepare,
 )
 from nucleate.networks.pose import PoseNetwork, cartesian_operations
@@ -62,7 +62,7 @@ def poses(packed):
 @pytest.fixture
 def flow():
     torch.manual_seed(0)
-    return PoseFlow(PoseNetwork(width=16, layers=1, neighbours=8, contacts=8))
+    return PoseFlow(PoseNetwork(16, layers=1, contact_width=16, neighbours=8, contacts=8))
 
 
 def seeded(seed=0):
@@ -222,20 +222,20 @@ def test_it_learns(poses, flow):
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_held_out_molecules_are_a_tenth():
-    share = sum(is_held_out(f"molecule {i}") for i in range(4000)) / 4000
-    assert share == pytest.approx(0.1, abs=0.02)
+def write_split(folder, crystals, split):
+    folder.mkdir(exist_ok=True)
+    write_shard([to_row(c) for c in crystals], folder / "00000.parquet", {"settings": {}, "split": split})
 
 
-def test_training_reads_shards_and_validates_on_other_molecules(packed, tmp_path, monkeypatch):
+def test_training_reads_shards_and_validates_on_other_molecules(packed, tmp_path):
     """What `nucleate train molcrystalflow` calls, on a data set of a few crystals."""
-    monkeypatch.setattr("nucleate.models.molcrystalflow_training.HELD_OUT", 0.5)
-    write_shard([to_row(c) for c in packed], tmp_path / "00000.parquet", {"settings": {}, "outcomes": {}})
+    write_split(tmp_path / "train", packed[2:], "train")
+    write_split(tmp_path / "val", packed[:2], "val")
     settings = MolCrystalFlowSettings(width=16, layers=1, batch=3, validate_on=6, steps=2)
     torch.manual_seed(0)
     lesson = prepare(settings, tmp_path)
-    assert lesson.about["molecules"] + lesson.about["held_out_molecules"] == len({c.key for c in packed})
-    assert lesson.about["held_out_molecules"] > 0
+    assert lesson.about["molecules"] == len({c.key for c in packed[2:]})
+    assert lesson.about["held_out_molecules"] == len({c.key for c in packed[:2]})
     batch = next(lesson.batches.batches(seed=0))
     loss, parts = lesson.trainable.loss(batch, seeded())
     loss.backward()
@@ -248,7 +248,34 @@ def test_training_reads_shards_and_validates_on_other_molecules(packed, tmp_path
     assert math.isfinite(numbers["distance"])
     with pytest.raises(InputError, match="expected a data set"):
         prepare(settings, tmp_path / "nothing")
+    with pytest.raises(InputError, match="of the split val"):
+        prepare(settings, tmp_path / "train")
     heavy = to_row(packed[0])
     heavy["smiles"] = [text.replace("[O]", "[Hg]") for text in heavy["smiles"]]
-    write_shard([heavy], tmp_path / "00001.parquet", {"settings": {}, "outcomes": {}})
+    write_shard([heavy], tmp_path / "val" / "00001.parquet", {"settings": {}, "split": "val"})
     assert prepare(settings, tmp_path).about["left_out_unknown_elements"] == 1
+
+
+def test_the_published_network_is_trained_by_name(packed, tmp_path):
+    """Whole cells, learnt in P1 and in their groups; the same settings file, the same data."""
+    write_split(tmp_path / "train", packed[2:], "train")
+    write_split(tmp_path / "val", packed[:2], "val")
+    whole = {"hidden": 16, "layers": 1, "molecule_width": 8}
+    settings = MolCrystalFlowSettings(
+        network="molcrystalnet", batch=3, validate_on=4, steps=2, whole_cell=whole
+    )
+    torch.manual_seed(0)
+    lesson = prepare(settings, tmp_path)
+    assert lesson.about["crystals"] == len(packed) - 2
+    assert lesson.trainable.network.lattice_scores.scale.min() < 0.9  # fitted to the data
+    batches = lesson.batches.batches(seed=0)
+    loss, parts = lesson.trainable.loss(next(batches), seeded())
+    loss.backward()
+    assert torch.isfinite(loss)
+    with torch.no_grad():
+        numbers = lesson.trainable.validate(seeded())
+        assert numbers == lesson.trainable.validate(seeded())
+    assert {"distance", "distance_noise", "distance_group", "found", "volume_error"} <= set(numbers)
+    assert all(math.isfinite(value) for value in numbers.values())
+    with pytest.raises(InputError, match="network pose"):
+        network_of(settings)

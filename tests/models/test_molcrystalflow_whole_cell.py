@@ -11,7 +11,7 @@ from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.rigid import normalise_hydrogens
 from nucleate.crystal.standardise import represent_symmetric
 from nucleate.data.packed import PackedCrystal
-from nucleate.data.whole_cells import whole_cells_of, written_out
+from nucleate.data.whole_cells import primitive_niggli, whole_cells_of, written_out
 from nucleate.generative.flow_matching import Heun
 from nucleate.geometry.lattice import lattice_from_log
 from nucleate.geometry.so3 import random_rotation
@@ -107,7 +107,8 @@ def test_build_undoes_represent_in_the_group_and_written_out(packed, cells):
 
 def test_noise_and_samples_are_exactly_symmetric(cells, flow):
     """Each operation is applied to a sample of a loud random network, and gives it again."""
-    assert (cells.has_symmetry.sum() >= 6) and (torch.linalg.det(cells.contents.rotations) < 0).any()
+    assert cells.has_symmetry.sum() >= 6
+    assert (torch.linalg.det(cells.contents.rotations) < 0).any()
     noise = flow.prior(cells.molecules, cells.contents, seeded())
     assert_symmetric(noise, cells.contents)
     for sampler, evaluations in ((None, 6), (Heun(FLOW), 5)):
@@ -127,8 +128,6 @@ def test_a_centred_and_a_hexagonal_group_are_exact_too(cells, flow):
 
 def contents_in(group, cells):
     """One molecule in a primitive cell of the group, sixteen bodies at most."""
-    from nucleate.data.whole_cells import primitive_niggli
-
     lattice = torch.diag(torch.tensor([9.0, 11.0, 14.0], dtype=torch.float64))
     if group.family == "trigonal":
         lattice = torch.tensor([[9.0, 0, 0], [-4.5, 4.5 * 3**0.5, 0], [0, 0, 14.0]], dtype=torch.float64)

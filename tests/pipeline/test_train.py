@@ -21,7 +21,14 @@ from nucleate.generative.checkpoint import read_tensors, write_tensors
 from nucleate.generative.system import System
 from nucleate.generative.train_settings import TrainSettings
 from nucleate.generative.training import CHECKPOINT
-from nucleate.pipeline.train import SYSTEMS, load_weights, read_settings, settings_text, train
+from nucleate.pipeline.train import (
+    SYSTEMS,
+    load_weights,
+    read_settings,
+    settings_text,
+    system_named,
+    train,
+)
 from tests.generative.toy import SYSTEM, Line, prepare
 
 ROOT = Path(__file__).parents[2]
@@ -246,3 +253,16 @@ def test_several_processes_without_the_package():
         InputError, match=r"expected lightning-fabric for 2 processes, found none; pip install"
     ):
         quick(processes=2)
+
+
+def test_an_option_of_the_command_line_replaces_a_setting(tmp_path: Path) -> None:
+    """`--network` is `network` of [model]; a system without one refuses it."""
+    system = system_named("molcrystalflow")
+    Path("flow.toml").write_text('[model]\nnetwork = "pose"\nbatch = 7\n')
+    _, model = read_settings(Path("flow.toml"), system, {"network": "molcrystalnet"})
+    assert (model.network, model.batch) == ("molcrystalnet", 7)  # type: ignore[attr-defined]
+    assert read_settings(Path("flow.toml"), system)[1].network == "pose"  # type: ignore[attr-defined]
+    with pytest.raises(InputError, match=r"command line: \[model\] network"):
+        read_settings(None, system, {"network": "other"})
+    with pytest.raises(InputError, match="no setting 'network'"):
+        train("toy", Path("data"), Path("out"), network="pose")

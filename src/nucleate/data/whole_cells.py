@@ -196,6 +196,22 @@ class WholeCells:
         )
 
 
+@dataclass(frozen=True, eq=False)
+class _Cell:
+    """One crystal, all bodies of its cell."""
+
+    crystal: PackedCrystal
+    lattice: Float[Tensor, "6"]
+    centroid: Float[Tensor, "bodies 3"]
+    rotation: Float[Tensor, "bodies 3 3"]
+    hand: Int[Tensor, " bodies"]
+    molecule: Int[Tensor, " bodies"]
+    rotations: Float[Tensor, "bodies 3 3"]  # W of each body
+    translations: Float[Tensor, "bodies 3"]
+    group: int
+    transform: Float[Tensor, "3 3"]
+
+
 def whole_cells_of(crystals: Iterable[PackedCrystal]) -> tuple[WholeCells, Counter[str]]:
     """The crystals as whole cells, and how many were left out for which reason.
 
@@ -206,12 +222,13 @@ def whole_cells_of(crystals: Iterable[PackedCrystal]) -> tuple[WholeCells, Count
     order: dict[bytes, int] = {}
     groups: dict[bytes, tuple[int, SpaceGroup]] = {}
     left_out: Counter[str] = Counter()
-    rows = []
+    found = []
     for crystal in crystals:
         packing = crystal.packing
         names = [_remember(known, packing, m) for m in range(packing.n_bodies)]
-        if why := next((found for n in names if isinstance(found := known[n], str)), None):
-            left_out[why] += 1
+        framed = [table for n in names if isinstance(table := known[n], FramedMolecules)]
+        if len(framed) < len(names):
+            left_out[next(why for n in names if isinstance(why := known[n], str))] += 1
             continue
         transform, group = primitive_niggli(packing.lattice[0], packing.group)
         if len(group) * packing.n_bodies > MOST_BODIES:
@@ -220,39 +237,39 @@ def whole_cells_of(crystals: Iterable[PackedCrystal]) -> tuple[WholeCells, Count
         label = group.rotations.numpy().tobytes() + group.translations.numpy().tobytes()
         number, group = groups.setdefault(label, (len(groups), group))
         molecule = torch.tensor([order.setdefault(n, len(order)) for n in names])
-        framed = [known[n] for n in names]
-        rows.append((*_one_cell(packing, transform, group, framed), molecule, number, transform, crystal))
-    if not rows:
+        found.append(_one_cell(crystal, transform, group, number, framed, molecule))
+    if not found:
         raise InputError(
             f"expected crystals that fit into whole cells, got none ({dict(left_out) or 'no crystals'})"
         )
-    k, centroid, rotation, hand, W, w, molecule, number, transform, kept = zip(*rows)
-    units = torch.tensor([len(m) for m in molecule])
-    mask = _padded([torch.ones(len(c), dtype=torch.bool) for c in centroid])
+    molecules = joined_molecules([table for n in order if isinstance(table := known[n], FramedMolecules)])
+    return _stacked_cells(found, molecules, Groups.of([group for _, group in groups.values()])), left_out
+
+
+def _stacked_cells(cells: Sequence[_Cell], molecules: FramedMolecules, groups: Groups) -> WholeCells:
+    mask = _padded([torch.ones(len(c.centroid), dtype=torch.bool) for c in cells])
+    units = torch.tensor([c.crystal.packing.n_bodies for c in cells])
     place = torch.arange(mask.shape[1]).expand_as(mask)
     contents = Contents(
-        molecule=_padded([m.repeat(len(c) // len(m)) for m, c in zip(molecule, centroid)]),
-        hand=torch.where(mask, _padded(hand), 1),
+        molecule=_padded([c.molecule for c in cells]),
+        hand=torch.where(mask, _padded([c.hand for c in cells]), 1),
         mask=mask,
         unit=torch.where(mask, place % units[:, None], place),
-        rotations=_padded_matrices(W, mask).float(),
-        translations=_padded(w).float(),
+        rotations=_padded_matrices([c.rotations for c in cells], mask).float(),
+        translations=_padded([c.translations for c in cells]).float(),
     )
-    return (
-        WholeCells(
-            molecules=_joined([found for n in order if isinstance(found := known[n], FramedMolecules)]),
-            groups=Groups.of([group for _, group in groups.values()]),
-            contents=contents,
-            lattice=torch.stack(k).float(),
-            centroid=_padded(centroid).float(),
-            rotation=_padded_matrices(rotation, mask).float(),
-            group=torch.tensor(number),
-            units=units,
-            transform=torch.stack(transform).float(),
-            ids=tuple(c.id for c in kept),
-            keys=tuple(c.key for c in kept),
-        ),
-        left_out,
+    return WholeCells(
+        molecules=molecules,
+        groups=groups,
+        contents=contents,
+        lattice=torch.stack([c.lattice for c in cells]).float(),
+        centroid=_padded([c.centroid for c in cells]).float(),
+        rotation=_padded_matrices([c.rotation for c in cells], mask).float(),
+        group=torch.tensor([c.group for c in cells]),
+        units=units,
+        transform=torch.stack([c.transform for c in cells]).float(),
+        ids=tuple(c.crystal.id for c in cells),
+        keys=tuple(c.crystal.key for c in cells),
     )
 
 
@@ -295,9 +312,15 @@ def _in_axes(group: SpaceGroup, transform: Float[Tensor, "3 3"]) -> SpaceGroup:
 
 
 def _one_cell(
-    packing: Packings, transform: Float[Tensor, "3 3"], group: SpaceGroup, framed: Sequence[FramedMolecules]
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Log coordinates; centroid, rotation, hand, W and w of every body."""
+    crystal: PackedCrystal,
+    transform: Float[Tensor, "3 3"],
+    group: SpaceGroup,
+    number: int,
+    framed: Sequence[FramedMolecules],
+    molecule: Int[Tensor, " units"],
+) -> _Cell:
+    """Every operation applied to every body of the asymmetric unit, in the primitive cell."""
+    packing = crystal.packing
     cell = transform @ packing.lattice[0].double()
     k = log_coordinates(cell)
     S = lattice_from_log(k)
@@ -305,18 +328,21 @@ def _one_cell(
     F, signs = (torch.cat([getattr(f, name) for f in framed]).double() for name in ("frames", "signs"))
     own = torch.linalg.solve(S, cell) @ packing.rotation[0].double() @ F
     W, w = group.rotations.double(), group.translations
-    det = torch.linalg.det(W).round()
+    det = group.determinants.double()
     turn = det[:, None, None] * (S @ W @ torch.linalg.inv(S))
     centroid = torch.einsum("gij,mj->gmi", W, unit) + w[:, None]
     hand = det[:, None] * packing.handedness[0] * signs
-    n = len(unit)
-    return (
-        k,
-        centroid.flatten(0, 1) % 1.0,
-        (turn[:, None] @ own).flatten(0, 1),
-        hand.flatten().long(),
-        W.repeat_interleave(n, 0),
-        w.repeat_interleave(n, 0),
+    return _Cell(
+        crystal=crystal,
+        lattice=k,
+        centroid=centroid.flatten(0, 1) % 1.0,
+        rotation=(turn[:, None] @ own).flatten(0, 1),
+        hand=hand.flatten().long(),
+        molecule=molecule.repeat(len(group)),
+        rotations=W.repeat_interleave(len(unit), 0),
+        translations=w.repeat_interleave(len(unit), 0),
+        group=number,
+        transform=transform,
     )
 
 
@@ -356,7 +382,7 @@ def _remember(known: dict[bytes, FramedMolecules | str], packing: Packings, body
     return name
 
 
-def _joined(parts: Sequence[FramedMolecules]) -> FramedMolecules:
+def joined_molecules(parts: Sequence[FramedMolecules]) -> FramedMolecules:
     """All in one table."""
     tables = [part.molecules for part in parts]
     molecules = {

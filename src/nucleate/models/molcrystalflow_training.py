@@ -2,44 +2,49 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from nucleate.data.packed import from_row, read_rows
+from nucleate.data.packed import PackedCrystal, from_row
 from nucleate.data.poses import Poses, poses_of
+from nucleate.data.splits import learnt_and_held
 from nucleate.errors import InputError
 from nucleate.generative.epochs import EpochBatches
 from nucleate.generative.system import Lesson, System
 from nucleate.generative.training import mapped
 from nucleate.geometry.manifold import State
 from nucleate.models.molcrystalflow import PoseFlow, Task, nearest_target
+from nucleate.models.molcrystalflow_whole_cell_training import WholeCellSettings, whole_cell_lesson
 from nucleate.networks.pose import PoseNetwork
 from nucleate.physics.parameters import has_volume
 
-HELD_OUT = 0.1  # of the molecules, by a hash of their graphs
 FOUND = 2.0  # Å: a sample nearer than this to a known crystal has found it
 
 
 class MolCrystalFlowSettings(BaseModel, frozen=True, extra="forbid"):
     """Settings of the model and its data."""
 
-    bodies: int = Field(1, ge=1, le=2, description="molecules in the asymmetric unit")
+    network: Literal["pose", "molcrystalnet"] = Field(
+        "pose", description="pose sees poses in a space group; molcrystalnet is the published one"
+    )
+    bodies: int = Field(1, ge=1, le=2, description="molecules in the asymmetric unit (pose)")
     window: PositiveFloat = Field(
         6.0, description="kJ/mol above the lowest crystal of a molecule to learn from"
     )
-    width: PositiveInt = Field(96, description="features of an anchor")
-    layers: PositiveInt = Field(3, description="rounds of messages between anchors")
-    neighbours: PositiveInt = Field(16, description="molecules that each one looks at")
-    contacts: PositiveInt = Field(16, description="anchors that each anchor looks at")
+    width: PositiveInt = Field(96, description="features of an anchor (pose)")
+    layers: PositiveInt = Field(3, description="rounds of messages between anchors (pose)")
+    neighbours: PositiveInt = Field(16, description="molecules that each one looks at (pose)")
+    contacts: PositiveInt = Field(16, description="anchors that each anchor looks at (pose)")
     batch: PositiveInt = Field(64, description="crystals in a batch")
     validate_on: PositiveInt = Field(128, description="crystals sampled to validate")
     steps: PositiveInt = Field(10, description="steps of the sampler in the validation")
+    whole_cell: WholeCellSettings = WholeCellSettings()
 
 
 @dataclass(eq=False)
@@ -93,48 +98,61 @@ def distance_to_known(state: State, task: Task, known: Poses) -> Float[Tensor, "
 
 
 def prepare(settings: MolCrystalFlowSettings, data: Path) -> Lesson:
-    """Read the shards of a folder; one molecule in ten is held out.
+    """Read the shards of a folder: learn from the molecules of train, validate on those of val (`data/splits.py`).
 
-    Raises InputError where nothing is left, or for elements of which no volume is known.
+    Raises InputError where nothing is left of either.
     """
-    rows = [r for r in read_rows(data) if r["above"] is None or r["above"] <= settings.window]
-    crystals = [from_row(r) for r in rows if len(r["kind"]) == settings.bodies]
-    known = [c for c in crystals if all(has_volume(m) for m in c.packing.species)]
-    left_out, crystals = len(crystals) - len(known), known
-    if not crystals:
-        raise InputError(
-            f"expected crystals with {settings.bodies} molecules in the asymmetric unit in {data}, got none"
+    learnt, held, about = _read(settings, data)
+    if settings.network == "molcrystalnet":
+        lesson = whole_cell_lesson(
+            settings.whole_cell, learnt, held, settings.batch, settings.validate_on, settings.steps
         )
-    poses = poses_of(crystals, settings.bodies)
-    held = torch.tensor([is_held_out(key) for key in poses.keys])
-    if held.all() or not held.any():
-        raise InputError(
-            f"expected enough molecules to hold some out, got {len(set(poses.keys))} in {data}; make more"
-        )
-    learnt, kept = poses[torch.nonzero(~held).flatten()], poses[torch.nonzero(held).flatten()]
+        return replace(lesson, about={**lesson.about, **about})
+    poses, kept = (poses_of(crystals, settings.bodies) for crystals in (learnt, held))
     training = PoseTraining(PoseFlow(network_of(settings)), kept, settings)
-    about = {
-        "crystals": len(learnt),
-        "molecules": len(set(learnt.keys)),
+    about |= {
+        "crystals": len(poses),
+        "molecules": len(set(poses.keys)),
         "held_out_crystals": len(kept),
         "held_out_molecules": len(set(kept.keys)),
-        "left_out_unknown_elements": left_out,
-        "sources": sorted({r["source"] for r in rows}),
         "digest": hashlib.sha256(poses.lattice.numpy().tobytes()).hexdigest()[:16],
     }
-    return Lesson(training, EpochBatches(len(learnt), settings.batch, lambda items, _: learnt[items]), about)
+    return Lesson(training, EpochBatches(len(poses), settings.batch, lambda items, _: poses[items]), about)
+
+
+def _read(
+    settings: MolCrystalFlowSettings, data: Path
+) -> tuple[list[PackedCrystal], list[PackedCrystal], dict[str, Any]]:
+    """Crystals to learn from and to validate on, and where they come from; those that cannot be used are counted."""
+    found, left_out, sources = [], 0, set()
+    for name, rows in zip(("learn from", "validate on"), learnt_and_held(data)):
+        low = [r for r in rows if r["above"] is None or r["above"] <= settings.window]
+        if settings.network == "pose":
+            low = [r for r in low if len(r["kind"]) == settings.bodies]
+        crystals = [from_row(r) for r in low]
+        known = [c for c in crystals if all(has_volume(m) for m in c.packing.species)]
+        if not known:
+            raise InputError(
+                f"expected crystals to {name} in {data}, got none of {len(rows)} with {settings.bodies} molecules in "
+                f"the asymmetric unit, within {settings.window:g} kJ/mol and of known elements"
+            )
+        left_out += len(crystals) - len(known)
+        sources |= {c.source for c in known}
+        found.append(known)
+    return found[0], found[1], {"left_out_unknown_elements": left_out, "sources": sorted(sources)}
 
 
 def network_of(settings: MolCrystalFlowSettings) -> PoseNetwork:
-    """The network of these settings, before it has learnt anything."""
+    """The pose network of these settings, before it has learnt anything. Raises InputError for the other one."""
+    if settings.network != "pose":
+        raise InputError(
+            f"expected weights of the network pose, got {settings.network}; its samples are made by "
+            "models.molcrystalflow_whole_cell",
+            reason="other network",
+        )
     return PoseNetwork(
         settings.width, settings.layers, neighbours=settings.neighbours, contacts=settings.contacts
     )
-
-
-def is_held_out(key: str) -> bool:
-    """The same on every machine, and for all crystals of a molecule."""
-    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big") / 2**32 < HELD_OUT
 
 
 SYSTEM = System(MolCrystalFlowSettings, prepare)

@@ -7,6 +7,7 @@ import difflib
 import importlib
 import json
 import tomllib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -59,6 +60,7 @@ def train(
     folder: Path,
     *,
     settings: Path | None = None,
+    network: str | None = None,
     resume: bool = False,
     minutes: float | None = None,
     start: Path | None = None,
@@ -68,12 +70,13 @@ def train(
 ) -> Trained:
     """Train the system `name` on the folder `data` into `folder`.
 
-    `settings` is a TOML file with the tables [training] and [model]; `start` holds weights to begin from. Raises
-    InputError for what cannot be used, and NucleateError where training is lost (see `generative.training.fit`).
+    `settings` is a TOML file with the tables [training] and [model]; `network` replaces the setting of that name in
+    [model]; `start` holds weights to begin from. Raises InputError for what cannot be used, and NucleateError where
+    training is lost (see `generative.training.fit`).
     """
     began = datetime.now(UTC).isoformat(timespec="seconds")
     system = system_named(name)
-    training, model = read_settings(settings, system)
+    training, model = read_settings(settings, system, {} if network is None else {"network": network})
     if not data.is_dir():
         raise InputError(f"--data: expected a folder, got {data}")
     team = Alone(device) if processes == 1 else FabricTeam(processes, device)
@@ -92,9 +95,8 @@ def train(
         lesson.trainable, lesson.batches, training, folder,
         identity=identity, resume=resume, minutes=minutes, team=team, progress=progress,
     )  # fmt: skip
-    network = lesson.trainable.network
     about = {"data_folder": str(data), "started": began}
-    card = finite(_card(identity, training, fitted, network, team) | about)
+    card = finite(_card(identity, training, fitted, lesson.trainable.network, team) | about)
     if team.rank == 0:
         write_tensors(folder / WEIGHTS, fitted.weights, {"system": name, "model": identity["model"]})
         write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
@@ -104,8 +106,13 @@ def train(
 # ------------------------------------------------------------------ settings
 
 
-def read_settings(path: Path | None, system: System) -> tuple[TrainSettings, BaseModel]:
-    """Settings of the training and of the model; defaults without a file. Raises InputError with file and key."""
+def read_settings(
+    path: Path | None, system: System, options: Mapping[str, Any] | None = None
+) -> tuple[TrainSettings, BaseModel]:
+    """Settings of the training and of the model; defaults without a file. Raises InputError with file and key.
+
+    `options` of the command line replace those of the same name in [model].
+    """
     tables: dict[str, Any] = {}
     if path is not None:
         try:
@@ -117,10 +124,13 @@ def read_settings(path: Path | None, system: System) -> tuple[TrainSettings, Bas
         if name not in known or not isinstance(content, dict):
             raise InputError(f"{path}: expected the tables [training] and [model], got {name!r}")
     training, model = (_checked(kind, tables.get(name, {}), name, path) for name, kind in known.items())
+    if options:
+        given = {**tables.get("model", {}), **options}
+        return training, _checked(system.settings, given, "model", "the command line")
     return training, model
 
 
-def _checked(kind: type[BaseModel], values: dict[str, Any], table: str, path: Path | None) -> Any:
+def _checked(kind: type[BaseModel], values: dict[str, Any], table: str, path: Path | str | None) -> Any:
     try:
         return kind.model_validate(values)
     except ValidationError as error:
