@@ -12,6 +12,7 @@ from nucleate.crystal.rigid import normalise_hydrogens
 from nucleate.crystal.standardise import represent_symmetric
 from nucleate.data.packed import PackedCrystal
 from nucleate.data.whole_cells import primitive_niggli, whole_cells_of, written_out
+from nucleate.errors import InputError
 from nucleate.generative.flow_matching import Heun
 from nucleate.geometry.lattice import lattice_from_log
 from nucleate.geometry.so3 import random_rotation
@@ -26,6 +27,7 @@ from nucleate.models.molcrystalflow_whole_cell import (
     distance_to_crystal,
     symmetrised,
 )
+from nucleate.models.whole_cell_packings import contents_in_group, framed_bodies, sample_packings
 from nucleate.networks.molcrystalnet import MolCrystalNet
 
 DATA = Path(__file__).parents[1] / "data"
@@ -291,3 +293,38 @@ def test_it_learns(cells):
         losses.append(float(loss.detach()))
     assert losses[-1] < 0.6 * losses[0]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in flow.parameters())
+
+
+# ---------------------------------------------------------------- new packings
+
+
+@pytest.mark.parametrize("name", ["P1", "P21/c", "C2/c", "Pna21", "R-3"])
+def test_new_packings_are_in_the_group_asked_for(packed, flow, name):
+    """The cell obeys the group, and the group makes of the asymmetric unit what the network saw as a whole cell."""
+    like = replace(one_body(packed["cod_2003630"].packing), group=SpaceGroup.from_name(name))
+    found = sample_packings(flow, like, 4, seeded(7), 3)
+    assert len(found) == 4
+    assert bool(obeys(like.group, found.lattice, 1e-4).all())
+    molecules, molecule = framed_bodies(like)
+    contents, transform = contents_in_group(molecules, molecule, like, 4, seeded(7))
+    generator = seeded(7)
+    contents_in_group(molecules, molecule, like, 4, generator)
+    state = flow.sample(molecules, contents, generator, 3)
+    whole = build(state, molecules, contents, written_out(like, contents.mask.shape[1]))
+    expected = 1 / torch.linalg.det(transform)
+    torch.testing.assert_close(found.volume.float(), whole.volume.float() * expected, rtol=1e-4, atol=0)
+    for i in range(2):
+        match = PackingReference(whole.crystal(i), mirror=False).compare(found.crystal(i))
+        assert match.is_match
+        assert match.rmsd < 1e-2
+
+
+def one_body(packing):
+    names = ("centroid", "rotation", "handedness", "conformer")
+    return replace(packing, kind=packing.kind[:1], **{n: getattr(packing, n)[:, :1] for n in names})
+
+
+def test_cells_too_large_are_refused(packed, flow):
+    like = replace(one_body(packed["cod_2003630"].packing), group=SpaceGroup.from_name("Ia-3d"))
+    with pytest.raises(InputError, match="at most 16 molecules"):
+        sample_packings(flow, like, 1, seeded())

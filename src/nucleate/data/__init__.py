@@ -6,4 +6,6 @@
 | `packed` | rigid-molecule crystals as rows of parquet shards |
 | `molecule_features` | the 18 features of a molecule that MolCrystalFlow tells its network |
 | `space_groups` | how often organic molecules choose each space group |
+| `splits` | what may be learnt from, and what is kept to measure, by molecule |
+| `whole_cells` | packed crystals as all molecules of the primitive cell, and the operations that tie them |
 """

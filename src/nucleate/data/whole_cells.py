@@ -168,6 +168,7 @@ class WholeCells:
             hand=self.contents.hand[index][:, :bodies].float(),
             molecule=self.contents.molecule[index][:, :bodies],
             group=self.group[index],
+            above=torch.zeros(len(index), device=index.device),
             ids=ids,
             keys=keys,
         )

@@ -4,4 +4,7 @@
 |---|---|
 | `molcrystalflow` | rigid molecules in a space group: flow matching over cell, centroids and rotations |
 | `molcrystalflow_training` | what `nucleate train molcrystalflow` does with a folder of crystals |
+| `molcrystalflow_whole_cell` | the published network: whole cells, in P1 or exactly symmetric |
+| `molcrystalflow_whole_cell_training` | its settings, its lesson and what it is measured by |
+| `whole_cell_packings` | new packings of molecules in a group from it |
 """
