@@ -1,6 +1,6 @@
 """The gate of the pose network: can it learn a few molecules by heart?
 
-    python benchmarks/pose_gate.py DATA [--molecules 10] [--crystals N] [--group P21/c] [--steps 5000] [--width 96]
+    python benchmarks/pose_gate.py DATA [--molecules 10] [--crystals N] [--group P21/c] [--steps 4000] [--width 128]
 
 DATA is a folder of `nucleate data synthesize`. The network learns the crystals within 6 kJ/mol of the lowest of some
 molecules, 64 a step, then samples their groups from noise. Printed: the share of samples within 2 Å and 1 Å of a
@@ -9,7 +9,6 @@ More than half within 2 Å for ten molecules is asked for before any larger trai
 """
 
 import argparse
-import math
 import time
 from pathlib import Path
 
@@ -18,6 +17,8 @@ import torch
 from nucleate.data.packed import from_row, read_rows
 from nucleate.data.poses import Poses, poses_of
 from nucleate.generative.average import Average
+from nucleate.generative.optimizers import Optimizers
+from nucleate.generative.train_settings import TrainSettings, learning_rate
 from nucleate.geometry.manifold import State
 from nucleate.models.molcrystalflow import PoseFlow, Task
 from nucleate.models.molcrystalflow_training import FOUND, distance_to_known
@@ -36,18 +37,23 @@ def chosen_poses(data: Path, molecules: int, crystals: int | None, group: str | 
 
 def train(flow: PoseFlow, poses: Poses, steps: int, rate: float) -> Average:
     average = Average(flow, 0.998)
-    optimizer = torch.optim.AdamW(flow.parameters(), rate, weight_decay=1e-3, betas=(0.9, 0.99))
+    settings = TrainSettings(
+        optimizer="muon",
+        steps=steps,
+        learning_rate=rate,
+        matrix_rate=10 * rate,
+        weight_decay=1e-3,
+        warm_up=100,
+    )
+    optimizers = Optimizers(flow, settings)
     generator = torch.Generator().manual_seed(0)
     began, mean = time.monotonic(), 0.0
     for step in range(1, steps + 1):
-        warm, fall = min(1.0, step / 200), 0.5 * (1 + math.cos(math.pi * step / steps)) + 0.01
-        for group in optimizer.param_groups:
-            group["lr"] = rate * warm * fall
         loss, _ = flow(poses[torch.randint(len(poses), (BATCH,), generator=generator)], generator)
-        optimizer.zero_grad()
+        flow.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 5.0)
-        optimizer.step()
+        optimizers.step(learning_rate(step - 1, settings) / rate)
         average.update(step)
         mean += (float(loss.detach()) - mean) / min(step, 100)
         if step % max(1, steps // 10) == 0:
@@ -69,8 +75,8 @@ def main() -> None:
     parser.add_argument("--molecules", type=int, default=10)
     parser.add_argument("--crystals", type=int)
     parser.add_argument("--group")
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--width", type=int, default=96)
+    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--samples", type=int, default=400)
@@ -83,7 +89,7 @@ def main() -> None:
     print(f"{len(poses)} crystals of {len(set(poses.keys))} molecules, {size:,} parameters")
     average = train(flow, poses, options.steps, options.rate)
     asked = poses[torch.randint(len(poses), (options.samples,), generator=torch.Generator().manual_seed(1))]
-    task = Task(asked.molecule, asked.hand, asked.group)
+    task = Task(asked.molecule, asked.hand, asked.group, asked.above)
     noise = flow.prior(poses.molecules, poses.groups, task, torch.Generator().manual_seed(2))
     print(line("noise", noise, task, poses))
     with average.applied():

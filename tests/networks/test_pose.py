@@ -14,6 +14,7 @@ from nucleate.networks.pose import (
     PoseCondition,
     PoseNetwork,
     cartesian_operations,
+    find_cell_vectors,
     find_contacts,
     find_images,
 )
@@ -31,7 +32,11 @@ def seeded(seed=0):
 @pytest.fixture(scope="module")
 def network():
     torch.manual_seed(0)
-    return PoseNetwork(width=16, layers=2, neighbours=20, contacts=10).double().eval()
+    return (
+        PoseNetwork(16, layers=2, contact_width=16, contact_layers=2, neighbours=20, contacts=10)
+        .double()
+        .eval()
+    )
 
 
 def crystal(name, network, seed=1):
@@ -58,6 +63,7 @@ def crystal(name, network, seed=1):
     hand = torch.tensor([[1.0, -1.0], [1.0, 1.0]], **DOUBLE)
     condition = PoseCondition(
         anchors=molecules.anchors[which],
+        axes=random_rotation(2, generator=g)[which],
         hand=hand,
         present=molecules.present[which],
         features=network.encoder(molecules)[which],
@@ -65,6 +71,7 @@ def crystal(name, network, seed=1):
         translations=group.translations.double().expand(2, -1, -1),
         operations=torch.ones(2, len(group), dtype=torch.bool),
         log_volume=torch.tensor([5.0, 5.5], **DOUBLE),
+        above=torch.tensor([0.0, 3.0], **DOUBLE),
     )
     centroid = torch.rand(2, BODIES, 3, generator=g, **DOUBLE)
     rotation = random_rotation(2, BODIES, generator=g)
@@ -143,29 +150,23 @@ def test_another_asymmetric_unit_gives_the_image_of_the_answer(name, network):
 
 
 @every_group
-def test_symmetry_written_out_gives_the_same_answer(name, network):
-    """All molecules of the cell in P1: the strain is equal, and the shifts are images of each other."""
+def test_the_frame_of_a_conformer_does_not_matter(name, network):
+    """Atoms, axes and poses told in another frame are the same molecules."""
     lattice, centroid, rotation, t, condition = crystal(name, network)
-    strain, shift, turn = network(lattice, centroid, rotation, t, condition)
-    W, w = condition.rotations, condition.translations
-    ops = W.shape[1]
-    Q = cartesian_operations(lattice, W)
-    sign = torch.linalg.det(Q).round()
-    everywhere = {
-        "anchors": condition.anchors.repeat(1, ops, 1, 1),
-        "hand": (condition.hand[:, None] * sign[..., None]).flatten(1),
-        "present": condition.present.repeat(1, ops, 1),
-        "features": condition.features.repeat(1, ops, 1, 1),
-        "rotations": torch.eye(3, **DOUBLE).expand(2, 1, 3, 3),
-        "translations": torch.zeros(2, 1, 3, **DOUBLE),
-        "operations": torch.ones(2, 1, dtype=torch.bool),
-    }
-    images = torch.einsum("bgij,bmj->bgmi", W, centroid) + w[:, :, None]
-    turned = sign[..., None, None, None] * Q[:, :, None] @ rotation[:, None]
-    answer = network(lattice, images.flatten(1, 2), turned.flatten(1, 2), t, replace(condition, **everywhere))
-    shifts = torch.einsum("bgij,bmj->bgmi", Q, shift).flatten(1, 2)
-    turns = (sign[..., None, None] * torch.einsum("bgij,bmj->bgmi", Q, turn)).flatten(1, 2)
-    close(answer, (strain, shifts, turns))
+    A = random_rotation(2, BODIES, generator=seeded(8))
+    other = replace(condition, anchors=condition.anchors @ A.mT, axes=condition.axes @ A.mT)
+    answer = network(lattice, centroid, rotation @ A.mT, t, other)
+    close(answer, network(lattice, centroid, rotation, t, condition))
+
+
+@every_group
+def test_a_vector_of_the_cell_counts_as_its_negative(name, network):
+    lattice, _, rotation, _, condition = crystal(name, network)
+    here = find_cell_vectors(lattice, condition)
+    there = replace(here, direction=-here.direction)
+    torch.testing.assert_close(here.seen_from(rotation), there.seen_from(rotation))
+    assert (here.kept[..., 2] <= 1 + 1e-9).all()
+    assert (here.weight.sum(1) > 3).all()
 
 
 def test_the_order_of_molecules_does_not_matter(network):
@@ -174,6 +175,7 @@ def test_the_order_of_molecules_does_not_matter(network):
     swapped = replace(
         condition,
         anchors=condition.anchors.flip(1),
+        axes=condition.axes.flip(1),
         hand=condition.hand.flip(1),
         present=condition.present.flip(1),
         features=condition.features.flip(1),
@@ -224,7 +226,7 @@ def test_contacts_are_the_nearest_anchors_of_other_molecules(name, network):
     frame = condition.hand[..., None, None] * rotation
     arms = condition.anchors @ frame.mT
     images = find_images(lattice, centroid, frame, condition, neighbours=40)
-    near = find_contacts(frame, images, condition, contacts=6)
+    near = find_contacts(condition.anchors, frame, images, condition, contacts=6)
     span = torch.arange(-3.0, 4.0, **DOUBLE)
     shifts = torch.cartesian_prod(span, span, span)
     W, w = condition.rotations[0], condition.translations[0]
@@ -257,7 +259,7 @@ def test_gradients_reach_every_parameter(network):
 
 def test_single_precision_agrees(network):
     lattice, centroid, rotation, t, condition = crystal("P212121", network)
-    single = PoseNetwork(width=16, layers=2, neighbours=20, contacts=10)
+    single = PoseNetwork(16, layers=2, contact_width=16, contact_layers=2, neighbours=20, contacts=10)
     single.load_state_dict(network.state_dict())
     floats = {
         n: (x.float() if x.is_floating_point() else x)
@@ -287,7 +289,7 @@ def test_the_encoder_hears_other_atoms_alone():
 def test_half_precision_does_not_touch_geometry(network):
     """Under autocast the numbers may round, the places may not: the strain keeps the group exactly."""
     lattice, centroid, rotation, t, condition = crystal("P21/c", network)
-    single = PoseNetwork(width=16, layers=2, neighbours=20, contacts=10)
+    single = PoseNetwork(16, layers=2, contact_width=16, contact_layers=2, neighbours=20, contacts=10)
     floats = {
         n: (x.float() if x.is_floating_point() else x)
         for n, x in ((n, getattr(condition, n)) for n in condition.__dataclass_fields__)

@@ -37,6 +37,7 @@ class Molecules:
     anchor: Int[Tensor, "molecules atoms"]
     anchors: Float[Tensor, "molecules anchors 3"]
     present: Bool[Tensor, "molecules anchors"]
+    axes: Float[Tensor, "molecules 3 3"]  # rows are the conformer's own axes, see `own_axes`
     symmetries: Float[Tensor, "molecules symmetries 3 3"]  # proper or improper; identity where padded
     symmetric: Bool[Tensor, "molecules symmetries"]
     volume: Float[Tensor, " molecules"]  # Å^3 expected in a crystal
@@ -91,6 +92,9 @@ class Poses:
     hand: Float[Tensor, "crystals bodies"]  # +1 or -1
     molecule: Int[Tensor, "crystals bodies"]
     group: Int[Tensor, " crystals"]
+    above: Float[
+        Tensor, " crystals"
+    ]  # kJ/mol above the lowest crystal of the molecule; 0 for experimental ones
     ids: tuple[str, ...]
     keys: tuple[str, ...]
 
@@ -100,7 +104,7 @@ class Poses:
     def __getitem__(self, index: Tensor) -> "Poses":
         chosen = {
             n: getattr(self, n)[index]
-            for n in ("lattice", "centroid", "rotation", "short", "hand", "molecule", "group")
+            for n in ("lattice", "centroid", "rotation", "short", "hand", "molecule", "group", "above")
         }
         rows = torch.arange(len(self))[index].tolist()
         ids, keys = tuple(self.ids[i] for i in rows), tuple(self.keys[i] for i in rows)
@@ -113,7 +117,7 @@ def poses_of(crystals: Iterable[PackedCrystal], bodies: int = 1) -> Poses:
     unique: list[tuple[Molecule, Tensor]] = []
     groups: dict[bytes, int] = {}
     group_list: list[SpaceGroup] = []
-    rows: list[tuple[Tensor, Tensor, Tensor, Tensor, list[int], int, str, str]] = []
+    rows: list[tuple[Tensor, Tensor, Tensor, Tensor, list[int], int, float, str, str]] = []
     for crystal in crystals:
         packing = crystal.packing
         if packing.n_bodies != bodies:
@@ -132,10 +136,11 @@ def poses_of(crystals: Iterable[PackedCrystal], bodies: int = 1) -> Poses:
             groups[label] = len(group_list)
             group_list.append(packing.group)
         state = canonical_states(packing)
-        rows.append((*state, packing.handedness[0].float(), own, groups[label], crystal.id, crystal.key))
+        names = crystal.above or 0.0, crystal.id, crystal.key
+        rows.append((*state, packing.handedness[0].float(), own, groups[label], *names))
     if not rows:
         raise ValueError(f"expected crystals with {bodies} bodies in the asymmetric unit, got none")
-    lattice, centroid, rotation, hand, molecule_of, group_of, ids, keys = zip(*rows)
+    lattice, centroid, rotation, hand, molecule_of, group_of, above, ids, keys = zip(*rows)
     return Poses(
         molecules=Molecules.of(unique),
         groups=Groups.of(group_list),
@@ -146,6 +151,7 @@ def poses_of(crystals: Iterable[PackedCrystal], bodies: int = 1) -> Poses:
         hand=torch.stack(hand),
         molecule=torch.tensor(molecule_of),
         group=torch.tensor(group_of),
+        above=torch.tensor(above),
         ids=ids,
         keys=keys,
     )
@@ -201,11 +207,26 @@ def _one_molecule(molecule: Molecule, positions: Float[Tensor, "atoms 3"]) -> di
         "anchor": anchor,
         "anchors": anchors.float(),
         "present": torch.ones(len(anchors), dtype=torch.bool),
+        "axes": own_axes(centred).float(),
         "symmetries": symmetries.float(),
         "symmetric": torch.ones(len(symmetries), dtype=torch.bool),
         "volume": torch.tensor(predicted_volume(molecule)),
         "gyration": centred.square().sum(-1).mean().sqrt().float(),
     }
+
+
+def own_axes(positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, "3 3"]:
+    """Rows: the principal axes of centred positions, the longest first, pointing where the shape is heavier.
+
+    The two axes along which the third moment is largest choose their direction by it, the last makes the three
+    right-handed. A shape that leaves a direction open has a symmetry that makes both alike.
+    """
+    axes = torch.linalg.eigh(positions.mT @ positions).eigenvectors.mT.flip(0)
+    moments = (positions @ axes.mT).pow(3).sum(0)
+    last = int(moments.abs().argmin())
+    axes = axes * torch.where(moments < 0, -1.0, 1.0)[:, None]
+    axes[last] *= torch.linalg.det(axes).sign()
+    return axes
 
 
 def anchor_points(
@@ -256,6 +277,8 @@ def _stacked(parts: Sequence[Tensor]) -> Tensor:
     """Padded with zeros (False) to the longest first axis; matrices with identities."""
     longest = max(len(p) if p.ndim else 0 for p in parts)
     if parts[0].ndim == 0:
+        return torch.stack(list(parts))
+    if all(p.shape == parts[0].shape for p in parts):
         return torch.stack(list(parts))
     if parts[0].ndim == 3:
         eye = torch.eye(3, dtype=parts[0].dtype)

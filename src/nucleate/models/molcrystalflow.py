@@ -44,6 +44,9 @@ class Task:
     molecule: Int[Tensor, "batch bodies"]
     hand: Float[Tensor, "batch bodies"]
     group: Int[Tensor, " batch"]
+    above: Float[Tensor, " batch"] | None = (
+        None  # kJ/mol above the lowest crystal of the molecule; None is the lowest
+    )
 
 
 class PoseFlow(nn.Module):
@@ -83,6 +86,7 @@ class PoseFlow(nn.Module):
             features = self.encode(molecules, distinct)
         return PoseCondition(
             anchors=molecules.anchors[task.molecule],
+            axes=molecules.axes[task.molecule],
             hand=task.hand,
             present=molecules.present[task.molecule],
             features=features[place],
@@ -90,6 +94,7 @@ class PoseFlow(nn.Module):
             translations=groups.translations[task.group],
             operations=groups.operations[task.group],
             log_volume=self.log_volume(molecules, groups, task),
+            above=torch.zeros_like(task.hand[:, 0]) if task.above is None else task.above,
         )
 
     def log_volume(self, molecules: Molecules, groups: Groups, task: Task) -> Float[Tensor, " batch"]:
@@ -119,14 +124,12 @@ class PoseFlow(nn.Module):
 
     def forward(self, poses: Poses, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss: mean squared error of the predicted crystal over (1 - t)^2, and its parts in Å^2."""
-        task = Task(poses.molecule, poses.hand, poses.group)
+        task = Task(poses.molecule, poses.hand, poses.group, poses.above)
         noise = self.prior(poses.molecules, poses.groups, task, generator)
         target, _ = nearest_target(poses, noise)
         t = self.times.draw(len(poses), generator, torch.float32, stratified=True)
         now = FLOW.interpolate(noise, target, t)
-        condition, now, target = turned_frames(
-            self.condition(poses.molecules, poses.groups, task), now, target, generator
-        )
+        condition = self.condition(poses.molecules, poses.groups, task)
         S_t, S_1 = lattice_from_log(now["lattice"]), lattice_from_log(target["lattice"])
         strain, shift, turn = self.network(S_t, now["centroid"], now["rotation"], t, condition)
         wanted_strain, U = strain_between(S_t, S_1)
@@ -191,20 +194,6 @@ def _bounded(strain: Float[Tensor, "batch 3 3"]) -> Float[Tensor, "batch 3 3"]:
     return torch.where(size.isfinite(), strain * (MOST_STRAIN / size.clamp(min=MOST_STRAIN)), 0.0)
 
 
-def turned_frames(
-    condition: PoseCondition, now: State, target: State, generator: torch.Generator
-) -> tuple[PoseCondition, State, State]:
-    """The same crystals with the frame of each conformer turned by half a turn about some of its axes, or none.
-
-    Which way a principal axis points is an accident that the network must not learn.
-    """
-    batch, bodies = condition.hand.shape
-    signs = torch.randint(0, 2, (batch, bodies, 2), generator=generator, device=generator.device) * 2.0 - 1.0
-    turn = torch.diag_embed(torch.cat([signs, signs.prod(-1, keepdim=True)], -1))
-    states = [{**x, "rotation": x["rotation"] @ turn} for x in (now, target)]
-    return replace(condition, anchors=condition.anchors @ turn), states[0], states[1]
-
-
 def build(state: State, like: Packings) -> Packings:
     """States of one task as crystals: the molecules, hands and group are those of `like` (a batch of one)."""
     n = len(state["lattice"])
@@ -237,45 +226,48 @@ def nearest_target(poses: Poses, noise: State) -> tuple[State, Float[Tensor, " b
     """
     bodies = poses.centroid.shape[2]
     orders = [list(range(bodies))] + ([[1, 0]] if bodies == 2 else [])
-    found = [
-        _nearest_in_cell(poses, noise, cell, order)
-        for cell in range(poses.lattice.shape[1])
-        for order in orders
-    ]
+    row, cell = torch.nonzero(poses.short, as_tuple=True)
+    own_noise = {name: value[row] for name, value in noise.items()}
+    found = [_nearest_in_order(poses, row, cell, own_noise, order) for order in orders]
     squared, best = torch.stack([cost for cost, _ in found]).min(0)
-    rows = torch.arange(len(poses), device=best.device)
-    nearest = {name: torch.stack([state[name] for _, state in found])[best, rows] for name in noise}
-    return nearest, squared.sqrt()
+    pairs = torch.arange(len(row), device=row.device)
+    grid = torch.full(poses.short.shape, torch.inf, device=row.device)
+    grid[row, cell] = squared
+    least, which = grid.min(1)
+    place = torch.zeros_like(poses.short, dtype=torch.long)
+    place[row, cell] = pairs
+    chosen = place[torch.arange(len(poses), device=row.device), which]
+    nearest = {name: torch.stack([state[name] for _, state in found])[best, pairs][chosen] for name in noise}
+    return nearest, least.sqrt()
 
 
-def _nearest_in_cell(
-    poses: Poses, noise: State, cell: int, order: list[int]
-) -> tuple[Float[Tensor, " batch"], State]:
-    """The nearest description in one cell with the bodies in one order, and its squared distance."""
-    k, hand, molecule = poses.lattice[:, cell], poses.hand[:, order], poses.molecule[:, order]
+def _nearest_in_order(
+    poses: Poses, row: Int[Tensor, " pairs"], cell: Int[Tensor, " pairs"], noise: State, order: list[int]
+) -> tuple[Float[Tensor, " pairs"], State]:
+    """For pairs of a crystal and one of its cells the nearest description, and its squared distance."""
+    k, group = poses.lattice[row, cell], poses.group[row]
+    hand, molecule = poses.hand[row][:, order], poses.molecule[row][:, order]
     S = lattice_from_log(k)
-    W, w = poses.groups.rotations[poses.group], poses.groups.translations[poses.group]
+    W, w = poses.groups.rotations[group], poses.groups.translations[group]
     A = poses.molecules.symmetries[molecule]
-    centroid = torch.einsum("bgij,bmj->bmgi", W, poses.centroid[:, cell, order]) + w[:, None]
+    centroid = torch.einsum("bgij,bmj->bmgi", W, poses.centroid[row, cell][:, order]) + w[:, None]
     rotation = torch.einsum(
-        "bgij,bmjk,bmakl->bmgail", cartesian_operations(S, W), poses.rotation[:, cell, order], A
+        "bgij,bmjk,bmakl->bmgail", cartesian_operations(S, W), poses.rotation[row, cell][:, order], A
     )
-    real = (
-        poses.groups.operations[poses.group][:, None, :, None]
-        & poses.molecules.symmetric[molecule][:, :, None]
-    )
+    real = poses.groups.operations[group][:, None, :, None] & poses.molecules.symmetric[molecule][:, :, None]
     gyration = poses.molecules.gyration[molecule][..., None, None]
     turned = 0.5 * gyration**2 * (rotation - noise["rotation"][:, :, None, None]).square().sum((-1, -2))
     turned = torch.where(real & (torch.linalg.det(rotation) > 0), turned, torch.inf)
-    cost, c, R = _under_common_origin(poses, noise, S, centroid, rotation, turned)
+    cost, c, R = _under_common_origin(poses.groups, group, noise, S, centroid, rotation, turned)
     scale = 0.5 * torch.linalg.det(S) ** (1 / 3)
     cost = cost + scale**2 * (k - noise["lattice"]).square().sum(1)
-    same = (molecule == poses.molecule).all(1) & (hand == poses.hand).all(1) & poses.short[:, cell]
+    same = (molecule == poses.molecule[row]).all(1) & (hand == poses.hand[row]).all(1)
     return torch.where(same, cost, torch.inf), {"lattice": k, "centroid": c % 1.0, "rotation": R}
 
 
 def _under_common_origin(
-    poses: Poses,
+    groups: Groups,
+    group: Int[Tensor, " batch"],
     noise: State,
     S: Float[Tensor, "batch 3 3"],
     centroid: Float[Tensor, "batch bodies ops 3"],
@@ -286,7 +278,7 @@ def _under_common_origin(
 
     Along free axes the origin is chosen so that the first body need not move.
     """
-    shifts, free = poses.groups.shifts[poses.group], poses.groups.free[poses.group]
+    shifts, free = groups.shifts[group], groups.free[group]
     bodies, rows = centroid.shape[1], torch.arange(len(S), device=S.device)
     slide = torch.where(free[:, None], noise["centroid"][:, :1] - centroid[:, 0], 0.0)  # batch ops 3
     # one body takes the origin of its own image; of several, each image of the first one is tried

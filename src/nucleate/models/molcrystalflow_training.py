@@ -35,13 +35,15 @@ class MolCrystalFlowSettings(BaseModel, frozen=True, extra="forbid"):
     )
     bodies: int = Field(1, ge=1, le=2, description="molecules in the asymmetric unit (pose)")
     window: PositiveFloat = Field(
-        6.0, description="kJ/mol above the lowest crystal of a molecule to learn from"
+        8.0, description="kJ/mol above the lowest crystal of a molecule to learn from"
     )
-    width: PositiveInt = Field(96, description="features of an anchor (pose)")
-    layers: PositiveInt = Field(3, description="rounds of messages between anchors (pose)")
+    width: PositiveInt = Field(128, description="features of a molecule (pose)")
+    layers: PositiveInt = Field(3, description="rounds of messages to molecules (pose)")
+    contact_width: PositiveInt = Field(64, description="features of an anchor (pose)")
+    contact_layers: PositiveInt = Field(1, description="rounds of messages between anchors (pose)")
     neighbours: PositiveInt = Field(16, description="molecules that each one looks at (pose)")
     contacts: PositiveInt = Field(16, description="anchors that each anchor looks at (pose)")
-    batch: PositiveInt = Field(64, description="crystals in a batch")
+    batch: PositiveInt = Field(128, description="crystals in a batch")
     validate_on: PositiveInt = Field(128, description="crystals sampled to validate")
     steps: PositiveInt = Field(10, description="steps of the sampler in the validation")
     whole_cell: WholeCellSettings = WholeCellSettings()
@@ -150,9 +152,8 @@ def network_of(settings: MolCrystalFlowSettings) -> PoseNetwork:
             "models.molcrystalflow_whole_cell",
             reason="other network",
         )
-    return PoseNetwork(
-        settings.width, settings.layers, neighbours=settings.neighbours, contacts=settings.contacts
-    )
+    names = ("width", "layers", "contact_width", "contact_layers", "neighbours", "contacts")
+    return PoseNetwork(**{name: getattr(settings, name) for name in names})
 
 
 SYSTEM = System(MolCrystalFlowSettings, prepare)

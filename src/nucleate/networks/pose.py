@@ -1,16 +1,17 @@
 """A network that sees how molecules lie: contacts between anchor points of neighbours in a space group.
 
     atoms --encoder, once per molecule--> anchors (points of the body frame with features)
-    crystal --> images of the anchors --> nearest contacts --> messages --> forces on anchors
-        --> shift and turn of each molecule, strain of the cell
+    crystal --> lattice vectors, images of the molecules, contacts of the anchors --> messages to each molecule
+        --> forces along them --> shift and turn of each molecule, strain of the cell
 
 Directions are told in the frame of each molecule (u = h R^T v, with its rotation R and hand h), and answers are turned
 back, so every output turns, shifts and reflects with the crystal, and does not depend on the choice of cell, origin,
 asymmetric unit or order of molecules. Periodicity and symmetry are exact: neighbours are images under the operations
 of the group, and the strain is averaged over it. The network predicts the crystal at time 1 (x1-prediction).
 
-The frame of a molecule is that of its conformer: a turned conformer is another input. Conformers stand on their
-principal axes, and training turns them about these (`data.poses`).
+The frame in which a molecule sees is told by `PoseCondition.axes`. It must belong to the conformer's shape and not to
+the way it is written down (`data.poses.own_axes`): a network that has to learn that half turns of its frame mean
+nothing needs three times the training.
 """
 
 import math
@@ -43,6 +44,9 @@ class PoseCondition:
     """What does not change on the way from noise to crystal."""
 
     anchors: Float[Tensor, "batch bodies anchors 3"]  # Å, body frame
+    axes: Float[
+        Tensor, "batch bodies 3 3"
+    ]  # rows: those along which a molecule sees, right-handed, in the body frame
     hand: Float[Tensor, "batch bodies"]  # +1, or -1 for the conformer reflected through its centroid
     present: Bool[Tensor, "batch bodies anchors"]
     features: Float[Tensor, "batch bodies anchors width"]
@@ -50,6 +54,9 @@ class PoseCondition:
     translations: Float[Tensor, "batch ops 3"]
     operations: Bool[Tensor, "batch ops"]  # False where padded
     log_volume: Float[Tensor, " batch"]  # of the volume (Å^3) that the cell's molecules are expected to fill
+    above: Float[
+        Tensor, " batch"
+    ]  # kJ/mol above the lowest crystal of the molecule, of the crystal that is asked for
 
     def __getitem__(self, index: Tensor | slice) -> "PoseCondition":
         return replace(self, **{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
@@ -86,29 +93,39 @@ class AnchorEncoder(nn.Module):
 class PoseNetwork(nn.Module):
     """The crystal at time 1, seen from the crystal at time t.
 
-    `neighbours` molecules around each are looked at (nearest centroids), and of their anchors the `contacts` nearest of
-    each anchor. With `width` 64 and 3 layers some 10^5 parameters.
+    Each molecule has `width` features and listens, in every layer, to the shortest lattice vectors and to its
+    `neighbours` (images with the nearest centroids). In the first `contact_layers` each of its anchors listens to its
+    `contacts` (nearest anchors of those neighbours), with `contact_width` features.
     """
 
     def __init__(
         self,
-        width: int = 64,
+        width: int = 128,
         layers: int = 3,
-        basis: int = 16,
-        reach: float = 10.0,
+        contact_width: int = 64,
+        contact_layers: int = 1,
         neighbours: int = 16,
         contacts: int = 16,
+        basis: int = 16,
+        reach: float = 10.0,
     ) -> None:
         super().__init__()
         self.neighbours, self.contacts = neighbours, contacts
-        self.encoder = AnchorEncoder(width)
+        self.encoder = AnchorEncoder(contact_width)
         self.radial = RadialBasis(basis, reach)
-        self.time = _mlp(2 * TIME_FREQUENCIES + 1, width, width)
-        self.place = _mlp(3, width, width)
-        self.looks = nn.ModuleList(ImageLayer(width, basis + IMAGE_NUMBERS) for _ in range(layers))
-        self.layers = nn.ModuleList(ContactLayer(width, basis + 6) for _ in range(layers))
+        self.told = _mlp(2 * TIME_FREQUENCIES + 2, width, width)
+        self.place = _mlp(3, width, contact_width)
+        self.first = nn.Linear(contact_width, width)
+        self.cells = nn.ModuleList(TokenLayer(width, CELL_NUMBERS) for _ in range(layers))
+        self.looks = nn.ModuleList(
+            TokenLayer(width, basis + IMAGE_NUMBERS, others=True) for _ in range(layers)
+        )
+        self.touches = nn.ModuleList(
+            ContactLayer(contact_width, basis + 6, width) for _ in range(contact_layers)
+        )
+        self.stretch = nn.Linear(2 * width, 1)
         self.pull = nn.Linear(2 * width, 5)
-        self.force = PairWeights(width, basis + 6, 3)
+        self.force = PairWeights(contact_width, basis + 6, 3)
         self.body = nn.Sequential(nn.LayerNorm(width), _mlp(width, 2 * width, 12))
 
     def forward(
@@ -124,32 +141,37 @@ class PoseNetwork(nn.Module):
         Rows of `lattice` in Å; the crystal at time 1 has rows `lattice @ exp(strain)`, centroids moved by the shift and
         rotations `exp(turn) @ rotation`.
         """
-        frame = condition.hand[..., None, None] * rotation
         with own_precision(lattice):
+            anchors = condition.anchors @ condition.axes.mT
+            frame = condition.hand[..., None, None] * rotation @ condition.axes.mT
+            arms = anchors @ frame.mT
+            cell = find_cell_vectors(lattice, condition)
             images = find_images(lattice, centroid, frame, condition, self.neighbours)
-            near = find_contacts(frame, images, condition, self.contacts)
-            arms = condition.anchors @ frame.mT
+            near = find_contacts(anchors, frame, images, condition, self.contacts)
             direction = near.vector / near.distance.clamp(min=0.5)[..., None]
             # a contact's direction from here, and from its own end
             seen = torch.cat([self.radial(near.distance), direction @ frame[:, :, None], near.returned], -1)
-            edge, geometry = seen * near.weight[..., None], self.geometry(images, frame)
+            edge = seen * near.weight[..., None]
+            spans, geometry = cell.seen_from(frame), self.geometry(images, frame)
             expected = condition.log_volume - torch.linalg.det(lattice).log()
-        clock = self.time(torch.cat([_waves(t), expected[:, None]], -1))
-        h = condition.features + self.place(condition.anchors / ARM) + clock[:, None, None]
-        x = _mean(h, condition.present)
-        for look, layer in zip(self.looks, self.layers):
-            x, heard = look(x, geometry, images)
-            h = layer(h, x, edge, near, condition.present)
-            x = x + _mean(h, condition.present)
-        told = (self.force(h, edge, near), self.pull(heard), self.body(x))
+        told = self.told(torch.cat([_waves(t), expected[:, None], condition.above[:, None] / WINDOW], -1))
+        h = condition.features + self.place(anchors / ARM)
+        x = self.first(_mean(h, condition.present)) + told[:, None]
+        for k, (span, look) in enumerate(zip(self.cells, self.looks)):
+            x, felt = span(x, spans, cell.weight[:, None])
+            x, heard = look(x, geometry, images.weight, images.body)
+            if k < len(self.touches):
+                h, x = self.touches[k](h, x, edge, near, condition.present)
+        told = (self.force(h, edge, near), self.pull(heard), self.stretch(felt), self.body(x))
         with own_precision(lattice):
-            force, pull, own = (number.to(lattice.dtype) for number in told)
+            force, pull, stretch, own = (number.to(lattice.dtype) for number in told)
             contact = (force * condition.present[..., None, None], direction, arms)
             image = (
                 pull * images.weight[..., None],
                 images.vector / images.distance.clamp(min=2.0)[..., None],
             )
-            strain, shift, turn = _assembled(contact, image, own, rotation, condition)
+            along = (stretch[..., 0] * cell.weight[:, None]).mean(1), cell.direction
+            strain, shift, turn = _assembled(contact, image, along, own, frame, condition)
             return _averaged(strain, lattice, condition), shift, turn
 
     def geometry(
@@ -161,6 +183,28 @@ class PoseNetwork(nn.Module):
         lies = frame.mT[:, :, None] @ images.frame
         far = images.distance[..., None] / ARM
         return torch.cat([self.radial(images.distance), where, where * far, squares, lies.flatten(-2)], -1)
+
+
+@dataclass(frozen=True, eq=False)
+class CellVectors:
+    """The shortest lattice vectors, each for itself and its negative, and what the group makes of them."""
+
+    direction: Float[Tensor, "batch vectors 3"]  # unit vectors
+    length: Float[Tensor, "batch vectors"]  # Å
+    weight: Float[Tensor, "batch vectors"]  # 1 for the shortest, 0 for the last
+    share: Float[Tensor, "batch vectors"]  # length / V^(1/3)
+    kept: Float[Tensor, "batch vectors 3"]  # means over operations Q: of u.Qu, of det(Q) u.Qu, of (u.Qu)^2
+
+    def seen_from(
+        self, frame: Float[Tensor, "batch bodies 3 3"]
+    ) -> Float[Tensor, "batch bodies vectors numbers"]:
+        """Numbers that do not change where a vector is replaced by its negative."""
+        u = self.direction[:, None] @ frame
+        centres = torch.linspace(0.3, 2.4, 8, dtype=u.dtype, device=u.device)
+        bumps = torch.exp(-0.5 * ((self.share[..., None] - centres) / 0.3).square())
+        alike = torch.cat([bumps, self.kept, self.length[..., None] / 10.0], -1)
+        alike = alike[:, None].expand(-1, frame.shape[1], -1, -1)
+        return torch.cat([u * u, u * u.roll(1, -1), alike], -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,6 +227,24 @@ class Contacts:
     weight: Float[Tensor, "batch bodies anchors contacts"]  # 1 for the nearest, 0 for the last and padding
     source: Int[Tensor, "batch bodies anchors contacts"]  # body * anchors + anchor that it is an image of
     returned: Float[Tensor, "batch bodies anchors contacts 3"]  # unit vector back, in the contact's own frame
+
+
+def find_cell_vectors(lattice: Float[Tensor, "batch 3 3"], condition: PoseCondition) -> CellVectors:
+    """The seven shortest of those to the 26 next lattice points; with the seventh they fade away."""
+    vectors = _block(lattice)[14:] @ lattice  # one of each vector and its negative
+    length = vectors.square().sum(-1).sqrt()
+    with torch.no_grad():
+        least = length.topk(SHORTEST + 1, largest=False)
+        chosen, horizon = least.indices[:, :-1], least.values[:, -1:]
+    length = length.gather(1, chosen)
+    direction = vectors.gather(1, chosen[..., None].expand(-1, -1, 3)) / length[..., None]
+    Q = cartesian_operations(lattice, condition.rotations)
+    along = torch.einsum("bnx,bgxy,bny->bng", direction, Q, direction)
+    sign = torch.linalg.det(condition.rotations)[:, None]
+    there = condition.operations[:, None] / condition.operations.sum(1)[:, None, None]
+    kept = torch.stack([(x * there).sum(-1) for x in (along, along * sign, along.square())], -1)
+    share = length / torch.linalg.det(lattice)[:, None] ** (1 / 3)
+    return CellVectors(direction, length, fading(length / horizon), share, kept)
 
 
 def find_images(
@@ -220,13 +282,17 @@ def find_images(
 
 
 def find_contacts(
-    frame: Float[Tensor, "batch bodies 3 3"], images: Images, condition: PoseCondition, contacts: int
+    places: Float[Tensor, "batch bodies anchors 3"],
+    frame: Float[Tensor, "batch bodies 3 3"],
+    images: Images,
+    condition: PoseCondition,
+    contacts: int,
 ) -> Contacts:
-    """The nearest anchors of the images; gradients flow through their vectors."""
-    batch, bodies, anchors = condition.anchors.shape[:3]
+    """The nearest anchors of the images, with the `places` of anchors in their frames; gradients flow."""
+    batch, bodies, anchors = places.shape[:3]
     pick = torch.arange(batch, device=frame.device)[:, None, None]
-    arms = condition.anchors @ frame.mT
-    points = images.vector[..., None, :] + condition.anchors[pick, images.body] @ images.frame.mT
+    arms = places @ frame.mT
+    points = images.vector[..., None, :] + places[pick, images.body] @ images.frame.mT
     points = points.flatten(2, 3)  # from the own centroid
     there = (condition.present[pick, images.body] & (images.weight > 0)[..., None]).flatten(2)
     with torch.no_grad():
@@ -261,13 +327,14 @@ def fading(x: Float[Tensor, "*n"]) -> Float[Tensor, "*n"]:
     return 0.5 * (1 + torch.cos(math.pi * ((x - 0.7) / 0.3).clamp(0.0, 1.0)))
 
 
-class ImageLayer(nn.Module):
-    """Each molecule listens to its neighbours: who they are, where, and how they lie."""
+class TokenLayer(nn.Module):
+    """Each molecule listens to tokens: what they are like and, of images of molecules, who they are."""
 
-    def __init__(self, width: int, numbers: int) -> None:
+    def __init__(self, width: int, numbers: int, others: bool = False) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(width)
-        self.own, self.other = nn.Linear(width, 2 * width), nn.Linear(width, 2 * width, bias=False)
+        self.own = nn.Linear(width, 2 * width)
+        self.other = nn.Linear(width, 2 * width, bias=False) if others else None
         self.edge, self.gate = nn.Linear(numbers, 2 * width, bias=False), nn.Linear(numbers, 2 * width)
         self.message = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.SiLU())
         self.update = _mlp(3 * width, 2 * width, width)
@@ -275,43 +342,48 @@ class ImageLayer(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch bodies width"],
-        geometry: Float[Tensor, "batch bodies images numbers"],
-        images: Images,
-    ) -> tuple[Float[Tensor, "batch bodies width"], Float[Tensor, "batch bodies images messages"]]:
-        """What each molecule has become, and what it heard from each image."""
+        tokens: Float[Tensor, "batch bodies tokens numbers"],
+        weight: Float[Tensor, "batch bodies_or_1 tokens"],
+        body: Int[Tensor, "batch bodies tokens"] | None = None,
+    ) -> tuple[Float[Tensor, "batch bodies width"], Float[Tensor, "batch bodies tokens messages"]]:
+        """What each molecule has become, and what it heard from each token."""
         y = self.norm(x)
-        pick = torch.arange(len(x), device=x.device)[:, None, None]
-        pair = self.own(y)[:, :, None] + self.other(y)[pick, images.body] + self.edge(geometry)
-        heard = self.message(nn.functional.silu(pair) * self.gate(geometry))
-        total = (heard * images.weight[..., None]).sum(2)
+        pair = self.own(y)[:, :, None] + self.edge(tokens)
+        if self.other is not None and body is not None:
+            pick = torch.arange(len(x), device=x.device)[:, None, None]
+            pair = pair + self.other(y)[pick, body]
+        heard = self.message(nn.functional.silu(pair) * self.gate(tokens))
+        total = (heard * weight[..., None]).sum(2)
         return x + self.update(torch.cat([y, total / 4], -1)), heard
 
 
 class ContactLayer(nn.Module):
-    """Each anchor listens to its contacts, and to its own molecule."""
+    """Each anchor listens to its contacts and to its own molecule; the molecule to its anchors."""
 
-    def __init__(self, width: int, basis: int) -> None:
+    def __init__(self, width: int, numbers: int, outer: int) -> None:
         super().__init__()
         self.own, self.other, self.edge = (
-            nn.Linear(width, width), nn.Linear(width, width, bias=False), nn.Linear(basis, width, bias=False)
+            nn.Linear(width, width), nn.Linear(width, width, bias=False), nn.Linear(numbers, width, bias=False)
         )  # fmt: skip
-        self.gate = nn.Linear(basis, width, bias=False)
+        self.gate = nn.Linear(numbers, width, bias=False)
         self.update = _mlp(3 * width, width, width)
         self.norm = nn.LayerNorm(width)
+        self.down, self.up = nn.Linear(outer, width), nn.Linear(width, outer)
 
     def forward(
         self,
         h: Float[Tensor, "batch bodies anchors width"],
-        x: Float[Tensor, "batch bodies width"],
+        x: Float[Tensor, "batch bodies outer"],
         edge: Float[Tensor, "batch bodies anchors contacts numbers"],
         near: Contacts,
         present: Bool[Tensor, "batch bodies anchors"],
-    ) -> Float[Tensor, "batch bodies anchors width"]:
+    ) -> tuple[Float[Tensor, "batch bodies anchors width"], Float[Tensor, "batch bodies outer"]]:
         y = self.norm(h)
         pair = self.own(y)[..., None, :] + _gathered(self.other(y), near.source) + self.edge(edge)
         heard = (nn.functional.silu(pair) * self.gate(edge)).sum(3)
-        body = x[:, :, None].expand_as(y)
-        return h + self.update(torch.cat([y, heard, body], -1)) * present[..., None]
+        body = self.down(x)[:, :, None].expand_as(y)
+        h = h + self.update(torch.cat([y, heard, body], -1)) * present[..., None]
+        return h, x + self.up(_mean(h, present))
 
 
 class PairWeights(nn.Module):
@@ -353,6 +425,9 @@ class RadialBasis(nn.Module):
 
 TIME_FREQUENCIES = 8
 IMAGE_NUMBERS = 21  # of an image's direction, place, squares and orientation
+CELL_NUMBERS = 18  # of a lattice vector's squares, length and symmetry
+SHORTEST = 7  # lattice vectors that face the cell of points nearest to one of them
+WINDOW = 5.0  # kJ/mol: a usual energy above the lowest crystal
 ARM = 3.0  # Å: a usual distance of an anchor from the centroid
 
 
@@ -367,14 +442,15 @@ def cartesian_operations(
 def _assembled(
     contact: tuple[Tensor, Tensor, Tensor],
     image: tuple[Tensor, Tensor],
+    along: tuple[Tensor, Tensor],
     own: Float[Tensor, "batch bodies 12"],
-    rotation: Float[Tensor, "batch bodies 3 3"],
+    frame: Float[Tensor, "batch bodies 3 3"],
     condition: PoseCondition,
 ) -> tuple[Float[Tensor, "batch 3 3"], Float[Tensor, "batch bodies 3"], Float[Tensor, "batch bodies 3"]]:
-    """Strain, shifts and turns: numbers for each contact (3) and image (5) along their lines, and each body (12)."""
+    """Strain, shifts and turns: numbers along contacts (3), images (5) and lattice vectors (1), and of bodies (12)."""
     force, direction, arms = contact
     pull, line = image
-    frame = condition.hand[..., None, None] * rotation
+    rotation = condition.hand[..., None, None] * frame
     push, twist = ((force[..., n, None] * direction).sum(3) for n in (0, 1))
     shift = push.sum(2) + (pull[..., :1] * line).sum(2) + torch.einsum("bmij,bmj->bmi", frame, own[..., :3])
     # torques of contacts; axes of the body drawn towards neighbours; a turn of the body's own
@@ -385,8 +461,10 @@ def _assembled(
     virial = torch.einsum("bmkc,bmkcx,bmkcy->bmxy", force[..., 2], direction, direction)
     virial = virial + torch.einsum("bmn,bmnx,bmny->bmxy", pull[..., 1], line, line)
     eye = torch.eye(3, dtype=virial.dtype, device=virial.device)
+    stretch, u = along
+    spanned = torch.einsum("bn,bnx,bny->bxy", stretch, u, u) / u.shape[1]
     strain = 0.03 * virial + frame @ _symmetric(own[..., 7:]) @ frame.mT + own[..., 6, None, None] * eye
-    return strain.mean(1), shift, turn
+    return strain.mean(1) + 0.1 * spanned, shift, turn
 
 
 def _averaged(
