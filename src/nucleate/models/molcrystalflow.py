@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from nucleate.crystal.packing import Packings
@@ -153,7 +153,9 @@ class PoseFlow(nn.Module):
         """The crystal at time 1 as a state, turned so that its cell is symmetric."""
         S_t = lattice_from_log(x["lattice"])
         strain, shift, turn = self.network(S_t, x["centroid"], x["rotation"], t, condition)
-        moved = S_t @ torch.linalg.matrix_exp(_bounded(strain))
+        strain, failed = _bounded(strain)
+        shift = torch.where(failed[:, None, None], math.nan, shift)
+        moved = S_t @ torch.linalg.matrix_exp(strain)
         k = log_coordinates(moved)
         U = torch.linalg.solve(lattice_from_log(k), moved)
         return {
@@ -188,10 +190,11 @@ class PoseFlow(nn.Module):
         return Euler(FLOW).sample(lambda x, t: self.endpoint(x, t, condition), start, even_times(steps))
 
 
-def _bounded(strain: Float[Tensor, "batch 3 3"]) -> Float[Tensor, "batch 3 3"]:
-    """At most `MOST_STRAIN`, and none where the network failed: its cell must not end the whole batch."""
+def _bounded(strain: Float[Tensor, "batch 3 3"]) -> tuple[Float[Tensor, "batch 3 3"], Bool[Tensor, " batch"]]:
+    """At most `MOST_STRAIN`; none where the network failed, since its cell would end the whole batch."""
     size = strain.square().sum((-1, -2), keepdim=True).sqrt()
-    return torch.where(size.isfinite(), strain * (MOST_STRAIN / size.clamp(min=MOST_STRAIN)), 0.0)
+    bounded = strain * (MOST_STRAIN / size.clamp(min=MOST_STRAIN))
+    return torch.where(size.isfinite(), bounded, 0.0), ~size.isfinite()[:, 0, 0]
 
 
 def build(state: State, like: Packings) -> Packings:

@@ -45,7 +45,7 @@ from nucleate.weights import Weights, find_weights, read_weights
 CHUNK = 25  # samples at a time: more need more memory and take as long each
 SMALLEST = 1e-9  # uniform numbers nearer to 0 or 1 would be normal ones without end
 VOLUMES = (0.4, 3.0)  # times the expected volume: a cell outside is no crystal
-FLATTEST = 2.0  # Å between faces
+FLATTEST = 1.2  # Å between faces
 BROKEN, OVERLAPPING, CLEAR = 0, 1, 2
 FARTHEST = 4.0  # from the noise, in log coordinates: that far lengths have grown by a factor of ten or more
 
