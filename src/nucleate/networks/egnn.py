@@ -19,6 +19,7 @@ from nucleate.geometry.manifold import safe_sqrt
 from nucleate.networks.embed import gaussian_basis, smooth_cutoff
 
 LARGEST_NUMBER = 54  # hydrogen to xenon
+PAIRS = 4000  # of atoms at a time: their features stay in the cache of a CPU core
 GROWTH = 1.25  # molecules whose numbers of atoms differ by less are padded to one size
 
 
@@ -120,11 +121,12 @@ class MoleculeEmbedder(nn.Module):
     ) -> Float[Tensor, "molecules width"]:
         """The same for flat atoms; `molecule` (0, 1, ..., every one present, any order) says whose each is.
 
-        Molecules of about one size are padded together, so that one large molecule does not make the others large.
+        Molecules of about one size are padded together, so that one large molecule does not make the others large, and
+        on a CPU a few at a time.
         """
         padding, rows = pad_by_size(molecule)
         flat = positions.new_zeros(len(rows), self.width)
-        for members, atoms in padding:
+        for members, atoms in (part for group in padding for part in _in_parts(*group)):
             real = atoms >= 0
             own = torch.where(real, numbers[atoms], 0)
             part = self(
@@ -166,6 +168,16 @@ def pad_by_size(
         atoms = order[torch.where(inside, start[members, None] + place, 0)]
         groups.append((members, torch.where(inside, atoms, -1)))
     return groups, sizes
+
+
+def _in_parts(
+    members: Int[Tensor, " members"], atoms: Int[Tensor, "members size"]
+) -> list[tuple[Int[Tensor, " part"], Int[Tensor, "part size"]]]:
+    """A group of molecules in parts of about `PAIRS` pairs of atoms; in one part on a GPU."""
+    if members.device.type != "cpu":
+        return [(members, atoms)]
+    few = max(1, PAIRS // atoms.shape[1] ** 2)
+    return list(zip(members.split(few), atoms.split(few)))
 
 
 def _distances(x: Float[Tensor, "molecules atoms 3"]) -> Float[Tensor, "molecules atoms atoms"]:
