@@ -27,8 +27,13 @@ from nucleate.crystal.standardise import Symmetry, find_symmetry, represent_symm
 from nucleate.data.packed import data_sets, read_keys
 from nucleate.data.predictions import read_references
 from nucleate.errors import InputError
+from nucleate.generative.checkpoint import refuse_other_network
 from nucleate.geometry.symmetry import SpaceGroup
 from nucleate.metrics.heavy_molecules import molecule_key
+from nucleate.models.molcrystalflow_training import MolCrystalFlowSettings
+from nucleate.models.molcrystalflow_whole_cell import WholeCellFlow
+from nucleate.models.molcrystalflow_whole_cell_training import network_of
+from nucleate.models.whole_cell_packings import sample_packings
 from nucleate.physics.forcefield import ForceField
 from nucleate.physics.minimise import (
     PRESS,
@@ -39,9 +44,10 @@ from nucleate.physics.minimise import (
     pair_energy_fingerprints,
 )
 from nucleate.pipeline.crystal_files import cif_files
-from nucleate.pipeline.generate import SEARCHABLE, Arm, Composition, arms, random_packings
+from nucleate.pipeline.generate import SEARCHABLE, Arm, Composition, arms, random_packings, start_seed
 from nucleate.pipeline.import_crystals import read_splits
 from nucleate.pipeline.learned import LearnedGenerator, SamplingSettings
+from nucleate.weights import Weights, read_weights
 
 
 @dataclass(frozen=True, eq=False)
@@ -232,13 +238,37 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
 
 def learned(weights: str, options: argparse.Namespace) -> Source:
     """A trained generator. Raises InputError where the file is none of its weights."""
+    found = read_weights(Path(weights), LearnedGenerator.name)
+    if found.model.get("network") == "molcrystalnet":
+        return whole_cells(found, options)
     generator = LearnedGenerator(Path(weights), SamplingSettings(steps=options.steps, draws=options.draws))
 
     def starts(*asked: Any) -> Starts:
-        found = generator.starts(*asked)
-        return Starts(found.packings, found.number)
+        made = generator.starts(*asked)
+        return Starts(made.packings, made.number)
 
     return Source(starts, generator.refusal)
+
+
+def whole_cells(weights: Weights, options: argparse.Namespace) -> Source:
+    """The published network. Conformers and hands are dealt as among random starts; equal ones go together."""
+    settings = MolCrystalFlowSettings.model_validate(weights.model).whole_cell
+    network = network_of(settings)
+    refuse_other_network(network.state_dict(), weights.tensors, weights.path)
+    network.load_state_dict(weights.tensors)
+    flow = WholeCellFlow(network).eval().requires_grad_(False)
+
+    def starts(composition: Composition, arm: Arm, first: int, count: int, seed: int) -> Starts:
+        dealt = random_packings(composition, arm, first, count, seed)
+        generator = torch.Generator().manual_seed(start_seed(seed, f"{arm.key}/{first}"))
+        kinds, place = torch.cat([dealt.handedness, dealt.conformer], 1).unique(dim=0, return_inverse=True)
+        rows = [torch.nonzero(place == kind).flatten() for kind in range(len(kinds))]
+        made = [sample_packings(flow, dealt[own[:1]], len(own), generator, options.steps) for own in rows]
+        packings = Packings.concatenate(made)[torch.argsort(torch.cat(rows))]
+        sound = packings.lattice.isfinite().all((1, 2)) & (packings.volume > 0)
+        return Starts(packings[sound], first + torch.nonzero(sound).flatten())
+
+    return Source(starts)
 
 
 def random_starts(composition: Composition, arm: Arm, first: int, count: int, seed: int) -> Starts:
