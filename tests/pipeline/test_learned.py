@@ -152,23 +152,15 @@ def test_each_conformer_is_told_to_the_network(generator: LearnedGenerator) -> N
     assert swapped.min() > 1e-4
 
 
-def test_molecules_may_be_written_in_any_frame(generator: LearnedGenerator, formamide: Composition) -> None:
-    """A turned conformer stands in its crystals as the other does, up to half turns about its principal axes."""
-    molecule = formamide.species[0]
+def test_molecules_may_be_written_in_any_frame(generator: LearnedGenerator) -> None:
+    """A turned conformer gives the same crystals, atom for atom."""
+    acid = composition_of("OC(F)C=O")
+    molecule = acid.species[0]
     turn = random_rotation(generator=torch.Generator().manual_seed(1))
-    turned = replace(formamide, species=(molecule.with_conformers(molecule.conformers @ turn.mT),))
-
-    def inertia(composition: Composition, steps_off: Any) -> Tensor:
-        packings = generator.packings(composition, arm_of(2), 0, 10, 0)
-        x = packings.positions()
-        x = x - x.mean(1, keepdim=True)
-        return x.mT @ x
-
-    def still(lattice: Tensor, centroid: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
-        return torch.zeros_like(lattice), torch.zeros_like(centroid), torch.zeros_like(centroid)
-
-    generator.flow.network.forward = still
-    torch.testing.assert_close(inertia(formamide, None), inertia(turned, None), atol=1e-4, rtol=0)
+    turned = replace(acid, species=(molecule.with_conformers(molecule.conformers @ turn.mT),))
+    one, two = (generator.packings(c, arm_of(14), 0, 10, 0) for c in (acid, turned))
+    torch.testing.assert_close(one.lattice, two.lattice, atol=1e-3, rtol=0)
+    torch.testing.assert_close(one.positions(), two.positions(), atol=1e-3, rtol=0)
 
 
 # ------------------------------------------------------------------ overlaps and failures

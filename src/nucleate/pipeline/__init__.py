@@ -4,7 +4,7 @@
 |---|---|
 | `predict`, `predict_list` | the main job: a molecule (or a list of them) -> ranked crystals in a folder |
 | `composition`, `conform` | what the user gave -> species with conformers |
-| `generate`, `generate_files` | random packings in a space group |
+| `generate`, `learned`, `generate_files` | packings in a space group: random, or from learned weights |
 | `search` | rounds of units, until the starts are spent |
 | `strategy`, `units`, `workers` | where starts go, what one batch of them does, in which process |
 | `minima`, `convergence` | what is known so far, and whether it is enough |

@@ -18,13 +18,12 @@ from pydantic import BaseModel, Field, PositiveInt, ValidationError
 from torch import Tensor
 
 from nucleate.crystal.packing import Packings
-from nucleate.crystal.rigid import principal_axes
 from nucleate.data.poses import Groups, Molecules
 from nucleate.errors import InputError, NucleateError
 from nucleate.generative.checkpoint import refuse_other_network
 from nucleate.geometry.lattice import heights, lattice_from_log, lattice_from_metric, log_coordinates
 from nucleate.geometry.manifold import State
-from nucleate.geometry.so3 import kabsch, nearest_rotation, rotation_from_uniform
+from nucleate.geometry.so3 import nearest_rotation, rotation_from_uniform
 from nucleate.geometry.symmetry import SpaceGroup, averaged_metric
 from nucleate.models.molcrystalflow import PoseFlow, Task
 from nucleate.models.molcrystalflow_training import MolCrystalFlowSettings, network_of
@@ -78,11 +77,10 @@ class Starts:
 
 @dataclass(frozen=True, eq=False)
 class Embedded:
-    """All conformers of a composition on their principal axes, and what the network makes of them."""
+    """All conformers of a composition, and what the network makes of them."""
 
     composition: Composition
     molecules: Molecules
-    axes: Float[Tensor, "molecules 3 3"]  # x @ axes stands on its principal axes
     first: tuple[int, ...]  # molecule of each species' first conformer
     features: Float[Tensor, "molecules anchors width"]
     field: ForceField
@@ -199,7 +197,8 @@ class LearnedGenerator:
         noise = {
             "lattice": self.flow.cells(known.molecules, groups, task, normal),
             "centroid": body[..., :3].float(),
-            "rotation": rotation_from_uniform(body[..., 3:6]).float(),
+            # from the conformer's own axes, so that it does not matter how the molecule is written down
+            "rotation": rotation_from_uniform(body[..., 3:6]).float() @ known.molecules.axes[molecule],
         }
         parts = [self._chunk(known, groups, task, noise, rows) for rows in torch.arange(len(u)).split(CHUNK)]
         end = {name: torch.cat([part[name] for part in parts]) for name in noise}
@@ -214,7 +213,7 @@ class LearnedGenerator:
             blank,
             lattice=torch.where(sound[:, None, None], lattice, 0.0),
             centroid=state["centroid"].double() % 1.0,
-            rotation=nearest_rotation(state["rotation"].double()) @ known.axes[molecule].mT,
+            rotation=nearest_rotation(state["rotation"].double()),
         )
 
     def _chunk(
@@ -298,18 +297,15 @@ def _again(weights: Path, digest: str, settings: SamplingSettings) -> LearnedGen
 
 
 def _embed(flow: PoseFlow, composition: Composition) -> Embedded:
-    """Encode every conformer, each turned onto its principal axes as those that the network learnt from."""
+    """Encode every conformer."""
     given = [(molecule, local) for molecule in composition.species for local in molecule.conformers]
-    turned = [(molecule, principal_axes(local)) for molecule, local in given]
-    axes = torch.stack([kabsch(x, y).rotation.mT for (_, x), (_, y) in zip(given, turned)])
     sizes = [len(m.conformers) for m in composition.species]
-    molecules = Molecules.of(turned)
+    molecules = Molecules.of(given)
     with torch.no_grad():
         features = flow.encode(molecules, torch.arange(len(given)))
     return Embedded(
         composition=composition,
         molecules=molecules,
-        axes=axes,
         first=tuple(sum(sizes[:k]) for k in range(len(sizes))),
         features=features,
         field=ForceField.for_molecules(composition.species),
