@@ -23,9 +23,9 @@ and, for the last two, `/` and what they know of the symmetry (without it both o
 
 Printed for each generator and stage (raw, pressed, relaxed): crystals found by one of its samples by each criterion
 (StructureMatcher at three tolerances; strict15 and strict20 of docs/criteria.md), the mean absolute volume error of all
-samples that are crystals, samples without a clash, samples that failed, and CPU-milliseconds a sample up to that stage. A
-failed sample is in every denominator. CPU-seconds are `process_time` of this process on one thread, without judging, and
-hold what a batch of ten costs (embedding the molecule, tables of a group): `pack_practice.py` measures rates;
+samples that are crystals, samples without a clash, samples that failed, and CPU-milliseconds a sample up to that stage.
+A failed sample is in every denominator. CPU time is `process_time` of this process on one thread, without judging, and
+holds what so small a batch costs (embedding the molecule, tables of a group): `pack_practice.py` measures rates.
 StructureMatcher runs in `--workers` processes of its own, and a pair that it does not finish is counted as no match.
 `--out` keeps one line for each crystal and generator; the same command goes on where it stopped, also with more
 generators. `--json` prints everything as JSON instead of the table.
