@@ -41,7 +41,7 @@ from nucleate.pipeline.generate import (
 )
 from nucleate.weights import Weights, find_weights, read_weights
 
-CHUNK = 25  # samples at a time: more need more memory and take as long each
+CHUNK = 32  # samples at a time: fewer take longer each, more need more memory
 SMALLEST = 1e-9  # uniform numbers nearer to 0 or 1 would be normal ones without end
 VOLUMES = (0.4, 3.0)  # times the expected volume: a cell outside is no crystal
 FLATTEST = 1.2  # Å between faces
