@@ -65,29 +65,42 @@ class PoseCondition:
 class AnchorEncoder(nn.Module):
     """Features of anchors from the atoms around them: distance-based messages, mirror-blind, computed once."""
 
-    def __init__(self, width: int, layers: int = 3, basis: int = 16, reach: float = 6.0) -> None:
+    def __init__(
+        self, width: int, layers: int = 3, basis: int = 16, reach: float = 6.0, near: int = 16
+    ) -> None:
         super().__init__()
+        self.near = near
         self.element = nn.Embedding(LARGEST_NUMBER + 1, width, padding_idx=0)
         self.radial = RadialBasis(basis, reach)
-        self.edge = nn.ModuleList(nn.Linear(basis, width) for _ in range(layers))
+        self.edge = nn.ModuleList(nn.Linear(basis, width, bias=False) for _ in range(layers))
         self.send = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
         self.update = nn.ModuleList(_mlp(2 * width, width, width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, molecules: MoleculeBatch) -> Float[Tensor, "molecules anchors width"]:
         real = molecules.numbers > 0
+        near, radial = self._neighbours(molecules.positions, real)
         h = self.element(molecules.numbers)
-        exact = "donot_use_mm_for_euclid_dist"  # matrix products lose what is left of small distances
-        apart = torch.cdist(molecules.positions, molecules.positions, compute_mode=exact)
-        others = ~torch.eye(apart.shape[-1], dtype=torch.bool, device=apart.device)
-        both = real[:, :, None] & real[:, None] & others
-        radial = self.radial(apart) * both[..., None]
+        pick = torch.arange(len(h), device=h.device)[:, None, None]
         for edge, send, update in zip(self.edge, self.send, self.update):
-            heard = (edge(radial) * both[..., None] * send(h)[:, None]).sum(2)
+            heard = (edge(radial) * send(h)[pick, near]).sum(2)
             h = h + update(torch.cat([h, heard], -1)) * real[..., None]
         count = molecules.present.shape[1]
         member = nn.functional.one_hot(molecules.anchor, count).to(h.dtype) * real[..., None]
         return self.norm(member.mT @ h) * molecules.present[..., None]
+
+    def _neighbours(
+        self, positions: Float[Tensor, "molecules atoms 3"], real: Bool[Tensor, "molecules atoms"]
+    ) -> tuple[Int[Tensor, "molecules atoms near"], Float[Tensor, "molecules atoms near basis"]]:
+        """The nearest atoms of each atom and radial numbers of their distances; the last fade away."""
+        exact = "donot_use_mm_for_euclid_dist"  # matrix products lose what is left of small distances
+        apart = torch.cdist(positions, positions, compute_mode=exact)
+        others = ~torch.eye(apart.shape[-1], dtype=torch.bool, device=apart.device)
+        apart = torch.where(real[:, :, None] & real[:, None] & others, apart, FAR)
+        least = apart.topk(min(self.near + 1, apart.shape[-1]), largest=False)
+        distance, horizon = least.values[..., :-1], least.values[..., -1:]
+        weight = fading(distance / horizon) * (distance < FAR)
+        return least.indices[..., :-1], self.radial(distance) * weight[..., None]
 
 
 class PoseNetwork(nn.Module):
