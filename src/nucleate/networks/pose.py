@@ -531,9 +531,10 @@ def _block(like: Tensor) -> Float[Tensor, "27 3"]:
 def _gathered(
     x: Float[Tensor, "batch bodies anchors width"], source: Int[Tensor, "batch bodies anchors contacts"]
 ) -> Float[Tensor, "batch bodies anchors contacts width"]:
-    flat = source.flatten(1)
-    found = x.flatten(1, 2).gather(1, flat[..., None].expand(-1, -1, x.shape[-1]))
-    return found.unflatten(1, source.shape[1:])
+    per_crystal = x.shape[1] * x.shape[2]
+    first = per_crystal * torch.arange(len(x), device=x.device).view(-1, 1, 1, 1)
+    rows = (source + first).flatten()
+    return x.flatten(0, 2).index_select(0, rows).unflatten(0, source.shape)
 
 
 def _mean(
