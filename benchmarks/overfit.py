@@ -94,12 +94,12 @@ def whole_cells(options: argparse.Namespace, crystals: list[PackedCrystal]) -> N
     cells, left_out = whole_cells_of(crystals)
     learnt = cells.with_mirror_images() if options.mirror else cells
     network = MolCrystalNet(
-        options.width, options.layers, molecule_width=options.width // 4, sees_cell=not options.blind
+        options.width, options.layers, molecule_width=options.width // 8, sees_cell=not options.blind
     )
     network.scores.fit(cells.molecules.features)
     network.lattice_scores.fit(cells.lattice)
     share = options.symmetric if options.group else 0.0
-    flow = WholeCellFlow(network, coupling=options.coupling, symmetric=share)
+    flow = WholeCellFlow(network, coupling=options.coupling, weights=options.weights, symmetric=share)
     size = sum(p.numel() for p in flow.parameters())
     print(
         f"{len(cells)} crystals ({dict(left_out)} left out), cells of {cells.bodies.tolist()}, {size:,} parameters"
@@ -185,7 +185,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=10, help="CPU time of training")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=4)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--average", type=float, default=0.998)
     parser.add_argument("--evaluations", type=int, nargs="+", default=[10, 20, 50])
     parser.add_argument("--heun", action="store_true", help="Heun's sampler too")
@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--symmetric", type=float, default=1.0, help="share learnt so, with --group")
     parser.add_argument("--mirror", action="store_true", help="learn mirror images too")
     parser.add_argument("--coupling", choices=("joint", "chi_grouped"), default="joint")
+    parser.add_argument("--weights", choices=("angstrom", "published"), default="angstrom")
     parser.add_argument("--blind", action="store_true", help="as published: bodies do not see the cell")
     options = parser.parse_args()
     torch.set_num_threads(1)

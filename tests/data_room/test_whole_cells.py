@@ -10,11 +10,13 @@ from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.rigid import normalise_hydrogens
 from nucleate.crystal.standardise import represent_symmetric
 from nucleate.data.packed import PackedCrystal
+from nucleate.data.poses import Molecules
 from nucleate.data.whole_cells import (
     MOST_BODIES,
     canonical_frame,
     primitive_niggli,
     whole_cells_of,
+    with_exact_symmetries,
 )
 from nucleate.errors import InputError
 from nucleate.geometry.lattice import lattice_from_log
@@ -172,3 +174,24 @@ def test_what_does_not_fit_is_counted(packed):
     assert len(cells) == 1
     with pytest.raises(InputError, match="got none"):
         whole_cells_of(crystals[:1])
+
+
+def test_symmetries_of_the_heavy_atoms_alone_are_no_symmetries(cells):
+    """A flat frame has a mirror plane; with a hydrogen off it the molecule has none."""
+    table = cells.molecules.molecules
+    x = torch.tensor([[-1.0, 0, 0], [1, 0, 0], [0, 1.5, 0], [0.3, -0.5, 0], [0.2, 0.2, 0.0]])
+    x[3:, 2] = torch.tensor([0.9, 0.0])
+    mirror = torch.diag(torch.tensor([1.0, 1.0, -1.0]))
+    one = Molecules(
+        **{name: getattr(table, name)[:1] for name in ("anchors", "present", "axes", "volume", "gyration")},
+        anchor=torch.zeros(1, 5, dtype=torch.long),
+        numbers=torch.tensor([[6, 7, 8, 1, 0]]),
+        positions=x[None],
+        symmetries=torch.stack([torch.eye(3), mirror])[None],
+        symmetric=torch.ones(1, 2, dtype=torch.bool),
+    )
+    assert with_exact_symmetries(one).symmetric.tolist() == [[True, False]]
+    x[3, 2] = 0.0
+    flat = with_exact_symmetries(replace(one, positions=x[None]))
+    assert flat.symmetric.all()
+    assert torch.equal(flat.symmetries[0, 1], mirror)

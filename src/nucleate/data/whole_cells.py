@@ -33,6 +33,7 @@ from nucleate.geometry.manifold import State
 from nucleate.geometry.symmetry import P1, SpaceGroup
 from nucleate.networks.egnn import check_elements
 
+SAME_MOLECULE = 0.1  # Å: RMSD of all atoms up to which a symmetry of the heavy atoms is one of the molecule
 MOST_BODIES = 16  # molecules in a primitive cell
 
 
@@ -52,7 +53,7 @@ class FramedMolecules:
         """Raises InputError for elements beyond xenon, or of which no volume or feature is known."""
         frames, signs = zip(*(canonical_frame(m.numbers, x) for m, x in conformers))
         placed = [(m, s * x.double() @ F) for (m, x), F, s in zip(conformers, frames, signs)]
-        molecules = Molecules.of(placed)
+        molecules = with_exact_symmetries(Molecules.of(placed))
         check_elements(molecules.numbers)
         A = molecules.symmetries
         proper = torch.linalg.det(A)[..., None, None] > 0
@@ -363,6 +364,23 @@ def canonical_frame(
     if uneven @ third >= -1e-6:
         return torch.stack([first, second, third], 1), 1.0
     return torch.stack([-first, -second, third], 1), -1.0
+
+
+def with_exact_symmetries(molecules: Molecules) -> Molecules:
+    """Without symmetries that lay the heavy atoms on each other but not all atoms within `SAME_MOLECULE`.
+
+    Poses that only look alike are different targets: samples between them would match neither.
+    """
+    A, x, z = molecules.symmetries, molecules.positions, molecules.numbers
+    moved = torch.einsum("msij,maj->msai", A, x)
+    unlike = torch.where(z[:, :, None] == z[:, None], 0.0, torch.inf)
+    nearest = ((moved[:, :, :, None] - x[:, None, None]).square().sum(-1) + unlike[:, None]).amin(-1)
+    real = (z > 0)[:, None]
+    rmsd = ((nearest * real).sum(-1) / real.sum(-1)).sqrt()
+    exact = molecules.symmetric & (rmsd < SAME_MOLECULE)
+    exact[:, 0] = True
+    kept = torch.where(exact[..., None, None], A, torch.eye(3, dtype=A.dtype))
+    return replace(molecules, symmetries=kept, symmetric=exact)
 
 
 def features_of(molecule: Molecule, positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, " features"]:

@@ -39,10 +39,9 @@ from nucleate.networks.molcrystalnet import BodyCondition, MolCrystalNet
 
 SHAPE_MEAN = (-0.02, -0.02, -0.03, -0.21, -0.42)  # of the shape coordinates of primitive Niggli cells
 SHAPE_SCALE = (0.11, 0.07, 0.11, 0.18, 0.25)
-CENTROID_WEIGHT, ROTATION_WEIGHT = 2 / 3, 1 / 3  # published: 2 and 1 times the mean of three squares
-LATTICE_WEIGHT = (
-    0.1 / 9
-)  # of squared strain times V^(2/3); published: 0.1 times the mean of nine squares, Å^2
+# of |v|^2, |turn|^2 and V^(2/3) |strain|^2; published: 2, 1 and 0.1 times means over 3, 3 and 9 entries (the last in Å)
+PUBLISHED = {"centroid": 2 / 3, "rotation": 1 / 3, "lattice": 0.1 / 9}
+ANGSTROM = 0.05  # of the squares of `distance_to_crystal`, Å^2: the loss begins near 1
 LATE = 0.9  # errors of end points are divided by 1 - t, but by no less than 1 - LATE
 MOST_UNITS = 2  # bodies of an asymmetric unit that is learnt in its group
 SIZES = (4, 8, 16)  # cells with at most so many bodies are computed together
@@ -66,12 +65,14 @@ class WholeCellFlow(nn.Module):
         network: MolCrystalNet,
         times: TimeLaw | None = None,
         coupling: Literal["joint", "chi_grouped"] = "joint",
+        weights: Literal["angstrom", "published"] = "angstrom",
         symmetric: float = 0.5,
         strain: float = 0.0,
     ) -> None:
         """`symmetric` is the share of crystals that are learnt in their group, `strain` the deviation of k added."""
         super().__init__()
-        self.network, self.coupling, self.symmetric, self.strain = network, coupling, symmetric, strain
+        self.network, self.coupling, self.weights = network, coupling, weights
+        self.symmetric, self.strain = symmetric, strain
         self.times = times or Uniform(0.0, 0.99)
 
     # ------------------------------------------------------------ condition and prior
@@ -137,13 +138,25 @@ class WholeCellFlow(nn.Module):
         told = self.told(cells.molecules, contents)
         prediction = self.network(now, t, told.condition)
         errors = FLOW.squared_error(prediction, now, target, t, contents.mask, LATE)
-        area = (2 / math.sqrt(3) * target["lattice"][:, 5]).exp()
-        loss = (
-            CENTROID_WEIGHT * errors["centroid"]
-            + ROTATION_WEIGHT * errors["rotation"]
-            + LATTICE_WEIGHT * area * errors["lattice"]
-        ).mean()
+        weights = self._weights(cells)
+        loss = torch.stack([weights[name] * error for name, error in errors.items()]).sum(0).mean()
         return loss, {name: error.detach().mean() for name, error in errors.items()}
+
+    def _weights(self, cells: WholeCells) -> dict[str, Float[Tensor, "*batch"]]:
+        """What squared errors of velocity count.
+
+        As published an Å of a centroid counts some ten times less than an Å by which atoms turn. With "angstrom" all
+        count alike.
+        """
+        area = (2 / math.sqrt(3) * cells.lattice[:, 5]).exp()
+        if self.weights == "published":
+            return {n: torch.full_like(area, w) for n, w in PUBLISHED.items()} | {
+                "lattice": PUBLISHED["lattice"] * area
+            }
+        there = cells.contents.mask
+        gyration = cells.molecules.molecules.gyration[cells.contents.molecule].square() * there
+        turn = gyration.sum(1) / there.sum(1)
+        return {"centroid": ANGSTROM * area, "rotation": ANGSTROM * turn, "lattice": ANGSTROM / 4 * area}
 
     def _strained(self, cells: WholeCells, generator: torch.Generator) -> WholeCells:
         """Crystals a little stretched, as symmetric as they were."""

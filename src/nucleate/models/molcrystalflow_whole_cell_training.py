@@ -33,6 +33,9 @@ class WholeCellSettings(BaseModel, frozen=True, extra="forbid"):
     coupling: Literal["joint", "chi_grouped"] = Field(
         "joint", description="noise dealt to whole bodies, or as published to centroids and rotations apart"
     )
+    weights: Literal["angstrom", "published"] = Field(
+        "angstrom", description="errors of cell, centroids and turns count alike in Å, or as published"
+    )
     symmetric: float = Field(
         0.5, ge=0, le=1, description="share of crystals learnt in their group, not in P1"
     )
@@ -110,7 +113,11 @@ def whole_cell_lesson(
     network.scores.fit(cells.molecules.features)
     network.lattice_scores.fit(cells.lattice)
     flow = WholeCellFlow(
-        network, coupling=settings.coupling, symmetric=settings.symmetric, strain=settings.strain
+        network,
+        coupling=settings.coupling,
+        weights=settings.weights,
+        symmetric=settings.symmetric,
+        strain=settings.strain,
     )
     about = {
         "crystals": len(cells),
