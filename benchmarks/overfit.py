@@ -24,6 +24,8 @@ from nucleate.data.poses import poses_of
 from nucleate.data.whole_cells import WholeCells, whole_cells_of, written_out
 from nucleate.generative.average import Average
 from nucleate.generative.flow_matching import Euler, Heun
+from nucleate.generative.optimizers import Optimizers
+from nucleate.generative.train_settings import TrainSettings
 from nucleate.geometry.manifold import State
 from nucleate.metrics.criteria import Judge, criterion
 from nucleate.metrics.structure_matcher import StructureMatching
@@ -48,19 +50,21 @@ def chosen(data: Path, count: int) -> list[PackedCrystal]:
 def train(
     flow: nn.Module, loss_of: Callable[[torch.Generator], Tensor], minutes: float, rate: float, average: float
 ) -> Average:
-    """AdamW, warm-up and cosine over the CPU time given."""
+    """Muon and AdamW, warm-up and cosine over the CPU time given."""
     mean = Average(flow, average)
-    optimizer = torch.optim.AdamW(flow.parameters(), rate, weight_decay=1e-4, betas=(0.9, 0.99))
+    settings = TrainSettings(
+        optimizer="muon", learning_rate=rate, matrix_rate=10 * rate, weight_decay=1e-4, betas=(0.9, 0.99)
+    )
+    optimizers = Optimizers(flow, settings)
     generator = torch.Generator().manual_seed(0)
     began, step, shown, smooth = time.process_time(), 0, 0, 0.0
     while (spent := (time.process_time() - began) / (60 * minutes)) < 1:
-        for group in optimizer.param_groups:
-            group["lr"] = rate * min(1.0, (step + 1) / 200) * (0.5 * (1 + math.cos(math.pi * spent)) + 0.005)
+        share = min(1.0, (step + 1) / 200) * (0.5 * (1 + math.cos(math.pi * spent)) + 0.005)
         loss = loss_of(generator)
-        optimizer.zero_grad()
+        flow.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
-        optimizer.step()
+        optimizers.step(share)
         step += 1
         mean.update(step)
         smooth += (float(loss.detach()) - smooth) / min(step, 100)
