@@ -86,7 +86,9 @@ def verdict(title: str, references: Sequence[Crystal], samples: Sequence[Sequenc
     for name, found in (("stol 0.3", cells), ("strict15", packing)):
         asked = sum(map(len, found))
         print(
-            f"{title:10s}{name}: {sum(map(any, found))}/{len(found)} crystals, {sum(map(sum, found))}/{asked} samples"
+            f"{title:10s}{name}: {sum(map(any, found))}/{len(found)} crystals, {sum(map(sum, found))}/{asked} samples; "
+            f"of each {' '.join(str(sum(own)) for own in found)}",
+            flush=True,
         )
 
 
