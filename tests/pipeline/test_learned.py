@@ -170,13 +170,13 @@ def test_samples_that_overlap_are_drawn_again_and_the_first_clear_one_stays(weig
     water = composition_of("O")
     arm = arm_of(1)
     once, often = (
-        LearnedGenerator(weights, SamplingSettings(steps=1, draws=n)).starts(water, arm, 0, 60, 0)
+        LearnedGenerator(weights, SamplingSettings(steps=1, draws=n)).starts(water, arm, 0, 40, 0)
         for n in (1, 6)
     )
     field = LearnedGenerator(weights)._of(water).field
     clear, now = (closest_contacts(s.packings, field) >= CLASH for s in (once, often))
-    assert torch.equal(once.number, torch.arange(60))
-    assert torch.equal(often.number, torch.arange(60))
+    assert torch.equal(once.number, torch.arange(40))
+    assert torch.equal(often.number, torch.arange(40))
     assert 0 < clear.sum() < now.sum()
     assert away(once.packings[clear], often.packings[clear]) < 1e-4
     assert (often.draws[clear] == 1).all()

@@ -139,7 +139,12 @@ class PoseNetwork(nn.Module):
         self.stretch = nn.Linear(2 * width, 1)
         self.pull = nn.Linear(2 * width, 5)
         self.force = PairWeights(contact_width, basis + 6, 3)
-        self.body = nn.Sequential(nn.LayerNorm(width), _mlp(width, 2 * width, 12))
+        last = _mlp(width, 2 * width, 12)
+        self.body = nn.Sequential(nn.LayerNorm(width), last)
+        with torch.no_grad():  # what has learnt nothing says little: the crystal stays sound
+            for head in (self.stretch, self.pull, self.force.out, last[-1]):
+                for parameter in head.parameters():
+                    parameter.mul_(0.05)
 
     def forward(
         self,
