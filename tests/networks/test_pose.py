@@ -8,6 +8,7 @@ import torch
 
 from nucleate.geometry.so3 import random_rotation, rotation_exp
 from nucleate.geometry.symmetry import SpaceGroup
+from nucleate.networks import pose
 from nucleate.networks.pose import (
     AnchorEncoder,
     MoleculeBatch,
@@ -167,6 +168,44 @@ def test_a_vector_of_the_cell_counts_as_its_negative(name, network):
     torch.testing.assert_close(here.seen_from(rotation), there.seen_from(rotation))
     assert (here.kept[..., 2] <= 1 + 1e-9).all()
     assert (here.weight.sum(1) > 3).all()
+
+
+@every_group
+def test_but_for_what_the_group_is_told_symmetry_written_out_gives_the_same_answer(
+    name, network, monkeypatch: pytest.MonkeyPatch
+):
+    """All molecules of the cell in P1: the strain is equal, and the shifts are images of each other.
+
+    Which lattice vectors the group keeps is told on purpose, so that P1 is another question: here nobody is told.
+    """
+
+    def untold(lattice, condition):
+        found = find_cell_vectors(lattice, condition)
+        return replace(found, kept=torch.zeros_like(found.kept))
+
+    monkeypatch.setattr(pose, "find_cell_vectors", untold)
+    lattice, centroid, rotation, t, condition = crystal(name, network)
+    strain, shift, turn = network(lattice, centroid, rotation, t, condition)
+    W, w = condition.rotations, condition.translations
+    ops = W.shape[1]
+    Q = cartesian_operations(lattice, W)
+    sign = torch.linalg.det(Q).round()
+    everywhere = {
+        "anchors": condition.anchors.repeat(1, ops, 1, 1),
+        "axes": condition.axes.repeat(1, ops, 1, 1),
+        "hand": (condition.hand[:, None] * sign[..., None]).flatten(1),
+        "present": condition.present.repeat(1, ops, 1),
+        "features": condition.features.repeat(1, ops, 1, 1),
+        "rotations": torch.eye(3, **DOUBLE).expand(2, 1, 3, 3),
+        "translations": torch.zeros(2, 1, 3, **DOUBLE),
+        "operations": torch.ones(2, 1, dtype=torch.bool),
+    }
+    images = torch.einsum("bgij,bmj->bgmi", W, centroid) + w[:, :, None]
+    turned = sign[..., None, None, None] * Q[:, :, None] @ rotation[:, None]
+    answer = network(lattice, images.flatten(1, 2), turned.flatten(1, 2), t, replace(condition, **everywhere))
+    shifts = torch.einsum("bgij,bmj->bgmi", Q, shift).flatten(1, 2)
+    turns = (sign[..., None, None] * torch.einsum("bgij,bmj->bgmi", Q, turn)).flatten(1, 2)
+    close(answer, (strain, shifts, turns))
 
 
 def test_the_order_of_molecules_does_not_matter(network):

@@ -169,6 +169,7 @@ def test_molecules_may_be_written_in_any_frame(generator: LearnedGenerator) -> N
 def test_samples_that_overlap_are_drawn_again_and_the_first_clear_one_stays(weights: Path) -> None:
     water = composition_of("O")
     arm = arm_of(1)
+    # 40 samples: the noise of number 41 is too flat a cell for anything
     once, often = (
         LearnedGenerator(weights, SamplingSettings(steps=1, draws=n)).starts(water, arm, 0, 40, 0)
         for n in (1, 6)
@@ -182,9 +183,7 @@ def test_samples_that_overlap_are_drawn_again_and_the_first_clear_one_stays(weig
     assert (often.draws[clear] == 1).all()
     assert (often.draws[~clear] > 1).all()
     assert (often.draws[~now] == 6).all()
-    stuck = (
-        ~now
-    )  # none of six was clear: the first is kept, so that volumes do not grow with the number of draws
+    stuck = ~now  # none of six was clear: the first is kept, so that volumes do not grow with the draws
     assert away(once.packings[stuck], often.packings[stuck]) < 1e-4
 
 

@@ -266,3 +266,17 @@ def test_an_option_of_the_command_line_replaces_a_setting(tmp_path: Path) -> Non
         read_settings(None, system, {"network": "other"})
     with pytest.raises(InputError, match="no setting 'network'"):
         train("toy", Path("data"), Path("out"), network="pose")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "examples" / "training").glob("*.toml")), ids=lambda p: p.stem
+)
+def test_settings_of_the_examples_are_read(path: Path):
+    """And those of the shipped weights are the ones of their files."""
+    _, model = read_settings(path, system_named("molcrystalflow"))
+    shipped = json.loads((ROOT / "src" / "nucleate" / "weights" / "molcrystalflow.json").read_text())
+    card = {"molcrystalflow": shipped["before"], "fine_tuning": shipped}.get(path.stem)
+    assert model.network == ("molcrystalnet" if path.stem == "molcrystalnet" else "pose")
+    if card is not None:
+        card["model"].pop("whole_cell")  # of the other network
+        assert model.model_dump(mode="json", exclude={"whole_cell"}) == card["model"]

@@ -92,9 +92,7 @@ class Poses:
     hand: Float[Tensor, "crystals bodies"]  # +1 or -1
     molecule: Int[Tensor, "crystals bodies"]
     group: Int[Tensor, " crystals"]
-    above: Float[
-        Tensor, " crystals"
-    ]  # kJ/mol above the lowest crystal of the molecule; 0 for experimental ones
+    above: Float[Tensor, " crystals"]  # kJ/mol above the lowest of the molecule; 0 for experimental ones
     ids: tuple[str, ...]
     keys: tuple[str, ...]
 

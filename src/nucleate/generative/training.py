@@ -1,6 +1,6 @@
 """Training of anything that has a loss: batches in, averaged weights out, interrupted and taken up at will.
 
-    batch and noise of (seed, step, k)  ->  mean gradient over k  ->  clip  ->  AdamW  ->  average of the weights
+    batch and noise of (seed, step, k)  ->  mean gradient over k  ->  clip  ->  optimizers  ->  average of the weights
 
 Every use of chance has a seed of its own (`seeds`), so there is no state of a random number generator to keep: a run
 that was interrupted and resumed gives what an uninterrupted one gives, bit for bit on a CPU with the same number of

@@ -88,7 +88,7 @@ def prior_cells(group: SpaceGroup, n: int, generator: torch.Generator) -> Float[
     """Cells of unit volume, of any shape that the group allows. In P1 that of Niggli cells comes with the noise."""
     if len(group) == 1:
         return torch.eye(3, dtype=torch.float64).expand(n, 3, 3)
-    table = Groups.of([group])
+    table = Groups.of([group], normalised=False)
     k = torch.randn(n, 6, generator=generator, device=generator.device).cpu()
     k = k * torch.tensor([*SHAPE_SCALE, 0.0])
     k = k @ table.allowed[0].T + table.fixed[0]

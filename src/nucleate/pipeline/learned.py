@@ -163,9 +163,8 @@ class LearnedGenerator:
             key = start_seed(seed, f"{arm.key}/{self.name}/{draw}")
             u = uniform_numbers(6 + 8 * len(kinds), first, count, key, sequence)
             body = u[:, 6:].unflatten(1, (len(kinds), 8))
-            if (
-                best is None
-            ):  # the first draw settles conformers and hands, whose shares clearing must not change
+            # the first draw settles conformers and hands, whose shares clearing must not change
+            if best is None:
                 best = _blank(composition, arm, kinds, body)
             found = self._sampled(known, groups, best[asked], u[asked, :6], body[asked])
             now = self._grades(known, arm, found)
