@@ -16,12 +16,12 @@ from pymatgen.core import Lattice, Structure
 
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.io import read_crystal
+from nucleate.crystal.sites import Sites
 from nucleate.errors import InputError, NucleateError
 from nucleate.metrics import structure_matcher
 from nucleate.metrics.structure_matcher import (
     PRESETS,
     MatcherSettings,
-    Sites,
     StructureMatch,
     StructureMatching,
     settings_named,
@@ -330,10 +330,11 @@ def test_no_orphans_when_interrupted_or_killed(how, workers, tmp_path):
         f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
         "from pathlib import Path\n"
         "import torch\n"
+        "from nucleate.crystal.sites import Sites\n"
         "from nucleate.metrics import structure_matcher as s\n"
         f"s.PROGRAM = Path({str(STAND_IN)!r})\n"
         "eye, zero = torch.eye(3).double(), torch.zeros(1, 3).double()\n"
-        "def site(z): return s.Sites(eye, zero, torch.tensor([z]))\n"
+        "def site(z): return Sites(eye, zero, torch.tensor([z]))\n"
         f"m = s.StructureMatching(workers={workers}, time_limit=500)\n"
         "def tell():\n"
         f"    while len(m._workers) < {workers} or any(w._starts == 0 for w in m._workers): time.sleep(0.02)\n"

@@ -5,6 +5,7 @@ b, c.
 |---|---|
 | `molecule` | `Molecule`: graph with charges and stereo, conformers, automorphisms |
 | `crystal` | `Crystal`: all atoms of one cell, whole molecules |
+| `sites` | `Sites`: a cell and its atoms, where there are no molecules |
 | `packing` | `Packings`: rigid molecules, batched over crystals of one composition and space group |
 | `perceive` | bonds and whole molecules from bare coordinates |
 | `lewis` | bond orders and formal charges by an integer program |
@@ -16,3 +17,9 @@ b, c.
 | `cif_read`, `cif_write` | CIF in any setting -> `Crystal`; `Crystal` -> symmetric CIF |
 | `io` | readers and writers by file type: SMILES, SDF, XYZ, extxyz, CIF |
 """
+
+import logging
+
+# moyo warns of operations that do not map a supercell onto itself, which is expected here and dealt with: a handler
+# that does nothing keeps Python from printing that to stderr, and leaves it to programs that set up logging
+logging.getLogger("moyo").addHandler(logging.NullHandler())

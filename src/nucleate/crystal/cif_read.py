@@ -67,6 +67,19 @@ def read_crystal(
     return _check_contents(crystal, data, check_contents)
 
 
+def read_sites(source: str | Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Lattice (Å, rows), fractional coordinates and atomic numbers of all atoms of a CIF's cell, molecules or not.
+
+    Raises InputError as `read_crystal` does up to "disordered".
+    """
+    name, text = _text_of(source)
+    data = _choose_block(_parse(text, name), None, name)
+    lattice = _lattice(data)
+    operations, _ = _operations(data)
+    frac, numbers = _expand(_ordered_sites(_sites(data), "refuse"), operations, lattice)
+    return lattice, frac, numbers
+
+
 def _text_of(source: str | Path) -> tuple[str, str]:
     """Name and text of a CIF given by path, or the text itself."""
     if isinstance(source, str) and ("\n" in source or source.lstrip().startswith("data_")):

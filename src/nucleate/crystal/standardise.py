@@ -4,7 +4,6 @@ Operations are found by moyo in the cell as given. Cell changes are kept as `tra
 lattice are `transform @ lattice`, up to a rotation of the whole crystal where that is said.
 """
 
-import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import reduce
@@ -25,10 +24,6 @@ from nucleate.errors import NucleateError
 from nucleate.geometry.symmetry import P1, SpaceGroup
 
 SYMPREC = 0.01  # Å
-
-# moyo warns of operations that do not map a supercell onto itself, which is expected here and dealt with: a handler
-# that does nothing keeps Python from printing that to stderr, and leaves it to programs that set up logging
-logging.getLogger("moyo").addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True, eq=False)

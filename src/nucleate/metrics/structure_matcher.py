@@ -102,15 +102,6 @@ class HasSites(Protocol):
     def numbers(self) -> Int[Tensor, " atoms"]: ...
 
 
-@dataclass(frozen=True, eq=False)
-class Sites:
-    """A cell and its atoms, of any crystal."""
-
-    lattice: Float[Tensor, "3 3"]  # Å, rows a, b, c
-    frac: Float[Tensor, "atoms 3"]
-    numbers: Int[Tensor, " atoms"]
-
-
 @dataclass(frozen=True)
 class StructureMatch:
     """The answer for one pair. Only `matched` is a match; the other outcomes are not, whatever the reason."""

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
@@ -16,16 +17,15 @@ import torch
 
 from nucleate.crystal.packing import Packings
 from nucleate.errors import NucleateError
-from nucleate.physics.forcefield import ForceField
-from nucleate.pipeline.generate import Arm, Composition
-from nucleate.pipeline.learned import LearnedGenerator
-from nucleate.pipeline.units import SearchSettings, Unit, UnitResult, run_unit
+from nucleate.pipeline.units import Unit, UnitResult, run_unit
 
 
 class Workers:
     """Processes that run units; one worker means this process itself.
 
-    Every process holds the far end of a pipe, the lifeline: when ours is closed, or we are gone, it ends at once.
+    What goes to and fro is pickled here: left to multiprocessing, tensors would travel as open files, which a process
+    that ends in between leaves hanging. Every process holds the far end of a pipe, the lifeline: when ours is closed,
+    or we are gone, it ends at once.
     """
 
     def __init__(self, count: int, context: tuple[Any, ...]) -> None:
@@ -37,7 +37,9 @@ class Workers:
         if self.count > 1:
             spawn = multiprocessing.get_context("spawn")
             far_end, self.lifeline = spawn.Pipe(duplex=False)
-            self.pool = ProcessPoolExecutor(self.count, spawn, _start_worker, (far_end, *self.context))
+            self.pool = ProcessPoolExecutor(
+                self.count, spawn, _start_worker, (far_end, pickle.dumps(self.context))
+            )
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,7 +68,7 @@ class Workers:
                     return
                 yield run_unit(composition, arms[unit.arm], field, settings, unit, parents(unit), generator)
             return
-        running: set[Future[UnitResult]] = set()
+        running: set[Future[bytes]] = set()
         exhausted = False
         while True:
             while not exhausted and not late() and len(running) < self.count + 1:
@@ -75,13 +77,15 @@ class Workers:
                     exhausted = True
                 else:
                     with _ctrl_c_held_back():  # a new process inherits this, so it never dies of Ctrl-C
-                        running.add(self.pool.submit(_run_in_worker, following, parents(following)))
+                        running.add(
+                            self.pool.submit(_run_in_worker, pickle.dumps((following, parents(following))))
+                        )
             if not running:
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
             try:
                 for future in done:
-                    yield future.result()
+                    yield pickle.loads(future.result())  # noqa: S301  our own worker wrote it
             except BrokenProcessPool:
                 raise NucleateError(
                     "a worker process died (out of memory?). Finished units are kept: go on with --resume, with fewer "
@@ -105,19 +109,12 @@ def _ctrl_c_held_back() -> Iterator[None]:
 _WORKER_CONTEXT: dict[str, Any] = {}
 
 
-def _start_worker(
-    lifeline: Connection,
-    composition: Composition,
-    arms: list[Arm],
-    field: ForceField,
-    settings: SearchSettings,
-    generator: LearnedGenerator | None,
-) -> None:
+def _start_worker(lifeline: Connection, context: bytes) -> None:
     """Each process works on one thread, leaves Ctrl-C to its parent and does not outlive it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(lifeline,), daemon=True).start()
     torch.set_num_threads(1)
-    _WORKER_CONTEXT["context"] = (composition, arms, field, settings, generator)
+    _WORKER_CONTEXT["context"] = pickle.loads(context)  # noqa: S301  our own parent wrote it
 
 
 def _end_with(lifeline: Connection) -> None:
@@ -128,6 +125,7 @@ def _end_with(lifeline: Connection) -> None:
         os._exit(1)
 
 
-def _run_in_worker(unit: Unit, parents: Packings | None) -> UnitResult:
+def _run_in_worker(packed: bytes) -> bytes:
+    unit, parents = pickle.loads(packed)  # noqa: S301  our own parent wrote it
     composition, arms, field, settings, generator = _WORKER_CONTEXT["context"]
-    return run_unit(composition, arms[unit.arm], field, settings, unit, parents, generator)
+    return pickle.dumps(run_unit(composition, arms[unit.arm], field, settings, unit, parents, generator))
