@@ -6,6 +6,7 @@ b, c.
 | `molecule` | `Molecule`: graph with charges and stereo, conformers, automorphisms |
 | `crystal` | `Crystal`: all atoms of one cell, whole molecules |
 | `sites` | `Sites`: a cell and its atoms, where there are no molecules |
+| `formula` | TiO2 -> atoms of each element |
 | `packing` | `Packings`: rigid molecules, batched over crystals of one composition and space group |
 | `perceive` | bonds and whole molecules from bare coordinates |
 | `lewis` | bond orders and formal charges by an integer program |
@@ -15,6 +16,7 @@ b, c.
 | `standardise` | primitive Niggli cell, space group, Z and Z' |
 | `batch` | many crystals as flat tensors |
 | `cif_read`, `cif_write` | CIF in any setting -> `Crystal`; `Crystal` -> symmetric CIF |
+| `sites_cif` | `Sites` -> symmetric CIF |
 | `io` | readers and writers by file type: SMILES, SDF, XYZ, extxyz, CIF |
 """
 

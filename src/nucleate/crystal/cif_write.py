@@ -61,33 +61,47 @@ def cif_text(
     """
     require_bonds(crystal)
     unit = to_symmetric(crystal, symprec)
-    block = cif.Block(_block_name(name or str((crystal.info or {}).get("id", "crystal"))))
-    for tag, value in _items(crystal, unit, energy).items():
-        block.set_pair(tag, value)
-    _write_provenance(block, provenance or {})
-    _write_operations(block, unit.group)
-    labels = _write_atoms(block, crystal, unit)
+    name = name or str((crystal.info or {}).get("id", "crystal"))
+    items = _molecular_items(crystal, unit, energy)
+    block, labels = symmetric_block(crystal, unit, name, items, provenance or {})
     _write_bonds(block, crystal, unit, labels)
     return block.as_string(cif.WriteOptions())
+
+
+def symmetric_block(
+    crystal: Crystal,
+    unit: SymmetricCrystal,
+    name: str,
+    items: Mapping[str, str],
+    provenance: Mapping[str, object],
+) -> tuple[cif.Block, list[str]]:
+    """What the CIF of any crystal says: contents, cell, `items` besides, provenance, operations and unique atoms.
+
+    Also the labels of the atoms.
+    """
+    block = cif.Block(_block_name(name))
+    for tag, value in {**_items(crystal, unit), **items}.items():
+        block.set_pair(tag, value)
+    _write_provenance(block, provenance)
+    _write_operations(block, unit.group)
+    return block, _write_atoms(block, crystal, unit)
 
 
 def _block_name(name: str) -> str:
     return "".join(c if c.isascii() and (c.isalnum() or c in "-_.") else "_" for c in name)[:70] or "crystal"
 
 
-def _items(crystal: Crystal, unit: SymmetricCrystal, energy: int | float | None) -> dict[str, str]:
-    """Everything that is one value."""
+def _items(crystal: Crystal, unit: SymmetricCrystal) -> dict[str, str]:
+    """Everything that is one value, whether there are molecules or not."""
     lengths, angles = parameters_from_lattice(unit.lattice)
     cell = gemmi.UnitCell(*lengths.tolist(), *angles.rad2deg().tolist())
     volume = float(torch.linalg.det(unit.lattice))
     sums = Counter(crystal.numbers.tolist())
-    copies = volume / crystal.volume
-    units = round(unit.z / copies)
+    units = _units(crystal, unit)
     formula = {z: n // units for z, n in sums.items()}
     items = {
         "_audit_creation_method": f"nucleate {version('nucleate')}",
         "_chemical_formula_sum": _formula(formula),
-        "_chemical_formula_moiety": _moiety(crystal, units),
         "_chemical_formula_weight": f"{crystal.mass / units:.3f}",
         "_cell_length_a": f"{cell.a:.6f}",
         "_cell_length_b": f"{cell.b:.6f}",
@@ -97,15 +111,27 @@ def _items(crystal: Crystal, unit: SymmetricCrystal, energy: int | float | None)
         "_cell_angle_gamma": f"{cell.gamma:.6f}",
         "_cell_volume": f"{volume:.4f}",
         "_cell_formula_units_Z": str(unit.z),
-        "_cell_formula_units_Z_prime": f"{unit.z_prime:.6g}",
         "_exptl_crystal_density_diffrn": f"{crystal.density:.5f}",
         "_space_group_IT_number": str(unit.group.number),
         "_space_group_name_H-M_alt": _full_symbol(unit.group),
         "_symmetry_space_group_name_H-M": _full_symbol(unit.group),
     }
-    quoted = {"_audit_creation_method", "_chemical_formula_sum", "_chemical_formula_moiety"}
+    quoted = {"_audit_creation_method", "_chemical_formula_sum"}
     quoted |= {"_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M"}
-    items = {tag: cif.quote(value) if tag in quoted else value for tag, value in items.items()}
+    return {tag: cif.quote(value) if tag in quoted else value for tag, value in items.items()}
+
+
+def _units(crystal: Crystal, unit: SymmetricCrystal) -> int:
+    """Formula units in the crystal's own cell."""
+    return round(unit.z * crystal.volume / float(torch.linalg.det(unit.lattice)))
+
+
+def _molecular_items(crystal: Crystal, unit: SymmetricCrystal, energy: int | float | None) -> dict[str, str]:
+    """What is only said of molecules."""
+    items = {
+        "_chemical_formula_moiety": cif.quote(_moiety(crystal, _units(crystal, unit))),
+        "_cell_formula_units_Z_prime": f"{unit.z_prime:.6g}",
+    }
     if energy is not None:
         items["_nucleate_lattice_energy_kj_mol"] = f"{energy:.4f}"
     return items

@@ -12,6 +12,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from nucleate.crystal.cif_read import read_sites
+from nucleate.crystal.crystal import Crystal
 from nucleate.errors import InputError
 from nucleate.geometry.lattice import niggli_reduce
 from nucleate.geometry.torus import wrap
@@ -74,6 +75,14 @@ def sites_of_atoms(atoms: Atoms) -> Sites:
     if torch.linalg.det(lattice) < 0:
         lattice, frac = -lattice, wrap(-frac)
     return Sites(lattice, frac, torch.tensor(atoms.numbers, dtype=torch.long))
+
+
+def crystal_of_sites(sites: Sites) -> Crystal:
+    """Every atom a molecule of its own: what the search for symmetry and energy models ask for."""
+    no_bonds = torch.zeros(0, 2, dtype=torch.long)
+    return Crystal(
+        sites.lattice.double(), sites.frac.double(), sites.numbers, torch.arange(len(sites)), no_bonds
+    )
 
 
 def sites_from_cif(source: str | Path) -> Sites:
