@@ -16,7 +16,7 @@ from torch import Tensor
 
 from nucleate.geometry.manifold import Manifold, State
 from nucleate.geometry.so3 import SO3
-from nucleate.geometry.torus import Torus, wrap
+from nucleate.geometry.torus import Torus, wrap, wrap_difference
 
 MOST_BY_TABLE = 5  # bodies of a group: up to here all orders are compared in one tensor
 ROUNDS = 3  # of assigning and moving, in the search for the best common translation
@@ -73,6 +73,31 @@ def joint(
         centroid = torch.where((label >= 0)[..., None], wrap(centroid + shift[:, None]), centroid)
     order = assign(_squared_length(_steps(centroid, data["centroid"]), lattice) + spin, label)
     return {**noise, "centroid": permuted(centroid, order), "rotation": permuted(noise["rotation"], order)}
+
+
+def points(
+    noise: Float[Tensor, "batch bodies 3"],
+    data: Float[Tensor, "batch bodies 3"],
+    label: Int[Tensor, "batch bodies"],
+    lattice: Float[Tensor, "batch 3 3"],
+    rounds: int = 2,
+) -> Float[Tensor, "batch bodies 3"]:
+    """Fractional coordinates of noise dealt to equal atoms of the data, all of a crystal moved together to lie nearer.
+
+    In turn: assign by squared distances in the data's cell (Å), and move by the mean step that is left. The common
+    translation is one that a network without an origin cannot see. Not always the least of all: it depends on where
+    the noise happens to lie, but no step makes the total longer.
+    """
+    there = (label >= 0)[..., None]
+    weight = there.to(noise)
+    for _ in range(rounds):
+        steps = _steps(noise, data)
+        order = assign(_squared_length(steps, lattice), label)
+        noise = permuted(noise, order)
+        left = wrap_difference(data - noise)
+        shift = (weight * left).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+        noise = torch.where(there, wrap(noise + shift), noise)
+    return noise
 
 
 def nearest_pose(

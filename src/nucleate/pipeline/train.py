@@ -32,6 +32,7 @@ from nucleate.report.folder import finite
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 
 SYSTEMS: dict[str, str] = {  # name: "module:NAME of a System"
+    "crystalflow": "nucleate.models.crystalflow_training:SYSTEM",
     "molcrystalflow": "nucleate.models.molcrystalflow_training:SYSTEM",
 }
 
@@ -77,8 +78,8 @@ def train(
     began = datetime.now(UTC).isoformat(timespec="seconds")
     system = system_named(name)
     training, model = read_settings(settings, system, {} if network is None else {"network": network})
-    if not data.is_dir():
-        raise InputError(f"--data: expected a folder, got {data}")
+    if not data.exists():
+        raise InputError(f"--data: expected a folder or a table, found none at {data}")
     team = Alone(device) if processes == 1 else FabricTeam(processes, device)
     torch.manual_seed(seed_of(training.seed, "first weights"))
     lesson = system.prepare(model, data)

@@ -1,0 +1,165 @@
+"""PairNet: what two atoms of a crystal are to each other is worked out once, in Å, and every layer reads it.
+
+    p_ij = even(x_j - x_i), q_ij = odd(x_j - x_i)            plane waves, and shells of distance in Å over all images
+    m_ij = silu(A h_i + B h_j + P p_ij + Q q_ij)
+    h_i <- h_i + MLP([h_i, sum_j m_ij / sqrt(n)])
+
+CSPNet sees fractional differences and the cell apart, and must learn what a distance is. Here atoms see how far each
+is, image by image, less the sum of their covalent radii; and in which direction, in the axes of the cell. The map that
+CSPNet puts on every edge after the first is left out: it comes after the sum, where it costs an atom and not a pair.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from nucleate.geometry.lattice import lattice_from_log
+from nucleate.geometry.manifold import State
+from nucleate.networks.atom_pairs import (
+    AtomPairs,
+    NearImages,
+    axis_waves,
+    miller_half,
+    plane_waves,
+    self_images,
+)
+from nucleate.networks.cspnet import CODE, AtomsTold, ConditionEmbedding
+from nucleate.networks.elements import HEAVIEST, radii, two_hot
+from nucleate.networks.embed import own_precision, time_waves
+
+TIME_WIDTH = 64
+CUTOFF = 7.0  # Å
+SHELLS = 16
+MILLER, HARMONICS = 2, 6  # plane waves |m_i| <= 2, and along the axes up to 6
+GRAPH = (
+    TIME_WIDTH + 6 + 2 + SHELLS
+)  # time, k, log of the number of atoms and of the volume of each, images of itself
+
+
+class PairNet(nn.Module):
+    """State -> the end point of the lattice, velocities of the fractional coordinates and, if asked, of the kinds.
+
+    Symmetries as `CSPNet`. Small first steps: it begins by saying that cells stay as they are and nothing moves.
+    """
+
+    def __init__(
+        self,
+        width: int = 256,
+        layers: int = 5,
+        pair_width: int = 96,
+        generates_kinds: bool = False,
+        conditions: int = 0,
+    ) -> None:
+        super().__init__()
+        self.generates_kinds = generates_kinds
+        self.kind = nn.Linear(CODE, width) if generates_kinds else nn.Embedding(HEAVIEST, width)
+        self.register_buffer("code", two_hot(), persistent=False)
+        self.register_buffer("radius", radii(), persistent=False)
+        self.register_buffer("waves", torch.cat([miller_half(MILLER), axis_waves(MILLER + 1, HARMONICS)]))
+        self.register_buffer("raw", torch.linspace(0.5, CUTOFF, SHELLS), persistent=False)
+        self.register_buffer("bonds", torch.linspace(-2.0, 4.0, SHELLS), persistent=False)
+        self.code: Tensor
+        self.radius: Tensor
+        self.waves: Tensor
+        self.raw: Tensor
+        self.bonds: Tensor
+        self.enter = nn.Linear(width + CODE, width)
+        self.graph = nn.Sequential(nn.Linear(GRAPH, width), nn.SiLU(), nn.Linear(width, width))
+        self.condition = ConditionEmbedding(conditions, width) if conditions else None
+        waves = len(self.waves)
+        self.even = nn.Sequential(nn.Linear(waves + 2 * SHELLS, pair_width), nn.SiLU())
+        self.odd = nn.Linear(waves + 3 * SHELLS, pair_width, bias=False)
+        self.layers = nn.ModuleList(PairLayer(width, pair_width) for _ in range(layers))
+        self.last = nn.LayerNorm(width)
+        self.frac = _head(width, 3)
+        self.lattice = _head(width, 6)
+        self.out_code = _head(width, CODE) if generates_kinds else None
+
+    def forward(self, state: State, t: Float[Tensor, " crystals"], told: AtomsTold) -> State:
+        pairs = told.pairs
+        kinds = pairs.flat(state["kind"]) if self.generates_kinds else self.code[pairs.flat(told.numbers) - 1]
+        atom = self.kind(kinds if self.generates_kinds else pairs.flat(told.numbers) - 1)
+        h = self.enter(torch.cat([atom, kinds], -1))
+        with own_precision(h):
+            cell, even, odd = self._geometry(state, t, told)
+        g = self.graph(cell)
+        if self.condition is not None:
+            g = g + self.condition(told)
+        p, q = self.even(even), self.odd(odd)
+        for layer in self.layers:
+            h = layer(h, g, p, q, pairs)
+        h = self.last(h)
+        answer = {
+            "frac": pairs.padded(self.frac(h)),
+            "lattice": state["lattice"] + self.lattice(pairs.mean(h)),
+        }
+        if self.out_code is not None:
+            answer["kind"] = pairs.padded(self.out_code(h))
+        return answer
+
+    def _geometry(
+        self, state: State, t: Float[Tensor, " crystals"], told: AtomsTold
+    ) -> tuple[Float[Tensor, "crystals graph"], Float[Tensor, "pairs even"], Float[Tensor, "pairs odd"]]:
+        """What there is to see of each crystal, and of each pair the even and the odd part."""
+        pairs, k = told.pairs, state["lattice"]
+        lattice = lattice_from_log(k)
+        size = pairs.size.log().to(k)
+        volume = math.sqrt(3) * k[:, 5] - size
+        alone = self_images(lattice, self.raw, CUTOFF)
+        cell = torch.cat([time_waves(t, TIME_WIDTH), k, size[:, None], volume[:, None], alone], -1)
+        difference = pairs.difference(pairs.flat(state["frac"]))
+        cosine, sine = plane_waves(difference, self.waves)
+        images = NearImages(difference, lattice, pairs.pair_crystal())
+        raw = images.shells(self.raw, CUTOFF)
+        towards = torch.einsum("pis,pic->pcs", raw, images.steps).flatten(1)
+        even = [cosine, raw.sum(1)]
+        if self.generates_kinds:
+            even.append(torch.zeros_like(even[-1]))  # of elements that are not known yet there are no radii
+        else:
+            radius = self.radius[pairs.flat(told.numbers) - 1]
+            touching = radius.index_select(0, pairs.first) + radius.index_select(0, pairs.second)
+            even.append(images.shells(self.bonds, CUTOFF, touching).sum(1))
+        return cell, torch.cat(even, -1), torch.cat([sine, towards], -1)
+
+
+class PairLayer(nn.Module):
+    """One round of messages."""
+
+    def __init__(self, width: int, pair_width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.atoms = nn.Linear(width, 2 * width)
+        self.crystal = nn.Linear(width, width)
+        self.even = nn.Linear(pair_width, width, bias=False)
+        self.odd = nn.Linear(pair_width, width, bias=False)
+        self.update = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
+
+    def forward(
+        self,
+        h: Float[Tensor, "atoms width"],
+        g: Float[Tensor, "crystals width"],
+        p: Float[Tensor, "pairs pair_width"],
+        q: Float[Tensor, "pairs pair_width"],
+        pairs: AtomPairs,
+    ) -> Float[Tensor, "atoms width"]:
+        normed = self.norm(h)
+        mine, yours = self.atoms(normed).chunk(2, -1)
+        mine = mine + self.crystal(g).index_select(0, pairs.crystal)
+        E, O = self.even(p), self.odd(q)  # noqa: E741
+        to_first = silu(mine.index_select(0, pairs.first) + yours.index_select(0, pairs.second) + E + O)
+        to_second = silu(mine.index_select(0, pairs.second) + yours.index_select(0, pairs.first) + E - O)
+        total = silu(mine + yours)
+        total = total.index_add(0, pairs.first, to_first).index_add(0, pairs.second, to_second)
+        scale = pairs.size.to(h).rsqrt().index_select(0, pairs.crystal)[:, None]
+        return h + self.update(torch.cat([normed, total * scale], -1))
+
+
+def _head(width: int, out: int) -> nn.Linear:
+    """A last map without offset that begins by saying little."""
+    head = nn.Linear(width, out, bias=False)
+    with torch.no_grad():
+        head.weight.mul_(0.05)
+    return head
