@@ -109,5 +109,13 @@ def primitive_niggli_sites(sites: Sites, symprec: float = SYMPREC) -> Sites:
         lattice = torch.tensor(primitive.basis, dtype=torch.float64)
         frac = torch.tensor(primitive.positions, dtype=torch.float64)
         numbers = torch.tensor(primitive.numbers, dtype=torch.long)
-    reduced, change = niggli_reduce(lattice)
-    return Sites(reduced, wrap(frac @ torch.linalg.inv(change.double())), numbers)
+    return niggli_sites(Sites(lattice, frac, numbers))
+
+
+def niggli_sites(sites: Sites) -> Sites:
+    """The same atoms in the reduced cell of the same volume: nothing is moved or turned.
+
+    Raises InputError where the cell is too flat to be reduced.
+    """
+    reduced, change = niggli_reduce(sites.lattice.double())
+    return Sites(reduced, wrap(sites.frac.double() @ torch.linalg.inv(change.double())), sites.numbers)

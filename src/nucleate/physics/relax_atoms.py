@@ -53,19 +53,20 @@ def relax_atoms(
     crystals: Sequence[Crystal],
     model: EnergyModel,
     settings: RelaxAtomsSettings = DEFAULTS,
+    molecules: bool = True,
 ) -> list[Relaxed]:
     """Relax each crystal with every atom and the cell (its logarithmic strain) free.
 
     A model with its own process relaxes there, with its time limit for a hung step; others relax here. One
     result for each crystal, in order; failures are results with a reason. Bonds are compared before and
-    after: broken or new ones, and protons that moved, are named.
+    after: broken or new ones, and protons that moved, are named. Where there are no `molecules` they are not.
     """
     asked: dict[str, Any] = settings.model_dump()
     if isinstance(model, ProcessModel):
         replies = model.ask_all("relax", crystals, asked, settings.time_limit + model.settings.time_limit)
     else:
         replies = [_relax_here(crystal, model, asked) for crystal in crystals]
-    return [_relaxed(crystal, reply) for crystal, reply in zip(crystals, replies)]
+    return [_relaxed(crystal, reply, molecules) for crystal, reply in zip(crystals, replies)]
 
 
 def _relax_here(crystal: Crystal, model: EnergyModel, settings: dict[str, Any]) -> dict[str, Any]:
@@ -82,13 +83,13 @@ def _relax_here(crystal: Crystal, model: EnergyModel, settings: dict[str, Any]) 
     return reply_to(request, partial(answer, calculator=ModelCalculator(model, crystal)))
 
 
-def _relaxed(crystal: Crystal, reply: dict[str, Any]) -> Relaxed:
+def _relaxed(crystal: Crystal, reply: dict[str, Any], molecules: bool) -> Relaxed:
     if "failure" in reply:
         return Relaxed(crystal, None, False, 0, True, reply["failure"], reply["seconds"])
     lattice = torch.tensor(reply["cell"], dtype=torch.float64)
     positions = torch.tensor(reply["positions"], dtype=torch.float64).reshape(-1, 3)
     after = crystal.replace(lattice=lattice, frac=positions @ torch.linalg.inv(lattice))
-    changes = connectivity_changes(crystal, after)
+    changes = connectivity_changes(crystal, after) if molecules else []
     reason = "; ".join([*([reply["reason"]] if reply["reason"] else []), *changes])
     return Relaxed(
         after, reply["energy"], reply["converged"], reply["steps"], not changes, reason, reply["seconds"]

@@ -6,16 +6,30 @@ A file that cannot be read is a row with its reason, never the end of the others
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.io import read_crystal, write_cif
+from nucleate.crystal.perceive import NONMETALS
+from nucleate.crystal.sites import Sites, crystal_of_sites, sites_from_cif
+from nucleate.crystal.sites_cif import write_sites_cif
 from nucleate.crystal.standardise import find_symmetry
 from nucleate.errors import InputError
 from nucleate.pipeline.folders import distinct_names, make_folder
-from nucleate.pipeline.relax import RelaxSettings, composition_key, energies_per_molecule, relax
+from nucleate.pipeline.relax import (
+    RelaxedCrystal,
+    RelaxedSites,
+    RelaxSettings,
+    composition_key,
+    energies_per_molecule,
+    relax,
+    relax_sites,
+)
 
 Row = dict[str, Any]
+Read = TypeVar("Read")
+
+DENSE = ("clash", "missing hydrogens")  # what networks without carbon are taken for
 
 
 def cif_files(given: Sequence[Path]) -> list[Path]:
@@ -32,16 +46,38 @@ def cif_files(given: Sequence[Path]) -> list[Path]:
 
 def read_all(given: Sequence[Path]) -> tuple[list[Path], list[Crystal], list[Row]]:
     """Crystals that could be read with their paths, and a row for each that could not."""
+    return _read(given, read_crystal)
+
+
+def _read(given: Sequence[Path], reader: Callable[[Path], Read]) -> tuple[list[Path], list[Read], list[Row]]:
     paths, crystals, failed = [], [], []
     for path in cif_files(given):
         try:
-            crystals.append(read_crystal(path))
+            crystals.append(reader(path))
             paths.append(path)
         except InputError as error:
             failed.append({"file": str(path), "failure": str(error)})
     if not crystals:
         raise InputError(f"expected at least one readable crystal; {failed[0]['failure']}")
     return paths, crystals, failed
+
+
+def read_either(path: Path) -> Crystal | Sites:
+    """A crystal of molecules, or one where there are none to speak of.
+
+    There are none where a network of bonds runs through the crystal, and where metals meet no carbon: a salt of bare
+    ions could be read as molecules of one atom. Raises InputError as `read_crystal` does.
+    """
+    sites = sites_from_cif(path)
+    elements = set(sites.composition)
+    if 6 not in elements and elements - NONMETALS:
+        return sites
+    try:
+        return read_crystal(path)
+    except InputError as error:
+        if error.reason == "polymeric" or (6 not in elements and error.reason in DENSE):
+            return sites
+        raise
 
 
 def relax_files(
@@ -52,26 +88,69 @@ def relax_files(
 ) -> list[Row]:
     """Relaxed CIF files under the same names in `folder`, and what happened to each.
 
-    Files of one name from several folders become name-2 and so on. Raises InputError where `folder` holds an input.
+    Crystals without molecules (`read_either`) have energies in eV per atom instead. Files of one name from several
+    folders become name-2 and so on. Raises InputError where `folder` holds an input.
     """
-    paths, crystals, failed = read_all(given)
+    paths, found, failed = _read(given, read_either)
     make_folder(folder)
     if any(path.parent.resolve() == folder.resolve() for path in paths):
         raise InputError(f"expected another folder than the input's, got {folder}. Choose another with -o.")
     targets = [folder / f"{name}.cif" for name in distinct_names(path.stem for path in paths)]
-    rows: list[Row] = []
-    for path, target, before, after in zip(paths, targets, crystals, relax(crystals, settings, progress)):
-        row: Row = {"file": str(path), "energy_kj_mol": after.energy, "converged": after.converged}
-        if math.isfinite(after.energy):
-            write_cif(
-                after.crystal, target, energy=after.energy, provenance={"energy_model": settings.energy}
-            )
-            row["volume_change_percent"] = 100 * (after.crystal.density**-1 / before.density**-1 - 1)
-            row["space_group"] = find_symmetry(after.crystal).symbol
-        else:
-            row |= {"volume_change_percent": math.nan, "space_group": ""}
-        rows.append(row | {"failure": after.reason})
-    return rows + failed
+    molecular = {i: crystal for i, crystal in enumerate(found) if isinstance(crystal, Crystal)}
+    others = {i: sites for i, sites in enumerate(found) if isinstance(sites, Sites)}
+    rows: dict[int, Row] = {}
+
+    def tell(done: int, _: int) -> None:
+        if progress is not None:
+            progress(len(rows) + done, len(found))
+
+    if molecular:
+        relaxed = relax(list(molecular.values()), settings, tell)
+        for (i, crystal), after in zip(molecular.items(), relaxed):
+            rows[i] = _relaxed_row(crystal, after, targets[i], settings)
+    if others:
+        for (i, sites), end in zip(others.items(), _relax_sites(list(others.values()), settings, tell)):
+            rows[i] = _relaxed_sites_row(sites, end, targets[i], settings)
+    return [{"file": str(path)} | rows[i] for i, path in enumerate(paths)] + failed
+
+
+def _relaxed_row(before: Crystal, after: RelaxedCrystal, target: Path, settings: RelaxSettings) -> Row:
+    row: Row = {"energy_kj_mol": after.energy, "converged": after.converged}
+    if math.isfinite(after.energy):
+        write_cif(after.crystal, target, energy=after.energy, provenance={"energy_model": settings.energy})
+        row["volume_change_percent"] = 100 * (after.crystal.density**-1 / before.density**-1 - 1)
+        row["space_group"] = find_symmetry(after.crystal).symbol
+    else:
+        row |= {"volume_change_percent": math.nan, "space_group": ""}
+    return row | {"failure": after.reason}
+
+
+def _relax_sites(
+    sites: Sequence[Sites], settings: RelaxSettings, progress: Callable[[int, int], None]
+) -> list[RelaxedSites]:
+    """One result for each, also where the model knows molecules only."""
+    try:
+        with settings.model() as model:
+            model.start()
+            return relax_sites(sites, model, settings, progress)
+    except InputError as error:
+        if error.reason != "no molecules":
+            raise
+        return [RelaxedSites(s, None, None, False, str(error)) for s in sites]
+
+
+def _relaxed_sites_row(before: Sites, after: RelaxedSites, target: Path, settings: RelaxSettings) -> Row:
+    row: Row = {"energy_before_ev_per_atom": after.energy_before, "energy_ev_per_atom": None}
+    row |= {"converged": after.converged, "volume_change_percent": math.nan, "space_group": ""}
+    if after.energy_before is not None:
+        row["energy_before_ev_per_atom"] = after.energy_before / len(before)
+    if after.energy is not None:
+        each = after.energy / len(before)
+        write_sites_cif(after.sites, target, {"energy_model": settings.energy}, energy=each)
+        row["energy_ev_per_atom"] = each
+        row["volume_change_percent"] = 100 * (after.sites.volume / before.volume - 1)
+        row["space_group"] = find_symmetry(crystal_of_sites(after.sites)).symbol
+    return row | {"failure": after.reason}
 
 
 def rank_files(given: Sequence[Path], energy: str) -> list[Row]:

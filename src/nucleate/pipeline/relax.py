@@ -9,9 +9,11 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.rigid import normalise_hydrogens
+from nucleate.crystal.sites import Sites, crystal_of_sites
 from nucleate.crystal.standardise import formula_units, represent_symmetric
 from nucleate.errors import InputError
-from nucleate.physics.energy import ProcessSettings, energy_model
+from nucleate.geometry.torus import wrap
+from nucleate.physics.energy import EnergyModel, ProcessSettings, energy_model
 from nucleate.physics.forcefield import FINAL, ForceField
 from nucleate.physics.minimise import TIGHT, minimise
 from nucleate.physics.parameters import KJ_PER_MOL
@@ -27,6 +29,16 @@ class RelaxSettings(BaseModel, frozen=True, extra="forbid"):
     max_steps: PositiveInt = 200
     time_limit: PositiveFloat = 600.0  # s a structure
     workers: PositiveInt = 1
+
+    @property
+    def all_atoms(self) -> RelaxAtomsSettings:
+        """How to relax where every atom is free."""
+        return RelaxAtomsSettings(fmax=self.fmax, max_steps=self.max_steps, time_limit=self.time_limit)
+
+    def model(self) -> EnergyModel:
+        """The model of that name, not started yet. Raises InputError for one that does not exist here."""
+        process = ProcessSettings(workers=self.workers, time_limit=self.time_limit)
+        return energy_model(self.energy, process=process)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,18 +65,54 @@ def relax(
             if progress is not None:
                 progress(len(done), len(crystals))
         return done
-    process = ProcessSettings(workers=settings.workers, time_limit=settings.time_limit)
-    steps = RelaxAtomsSettings(
-        fmax=settings.fmax, max_steps=settings.max_steps, time_limit=settings.time_limit
-    )
-    with energy_model(settings.energy, process=process) as model:
+    with settings.model() as model:
         model.start()
         for first in range(0, len(crystals), settings.workers):
-            for r in relax_atoms(crystals[first : first + settings.workers], model, steps):
+            for r in relax_atoms(crystals[first : first + settings.workers], model, settings.all_atoms):
                 energy = math.nan if r.energy is None else _per_molecule(r.energy, r.crystal)
                 done.append(RelaxedCrystal(r.crystal, energy, r.converged, r.reason))
             if progress is not None:
                 progress(len(done), len(crystals))
+    return done
+
+
+@dataclass(frozen=True, eq=False)
+class RelaxedSites:
+    """A crystal without molecules after relaxation; energies in eV per cell, None where it failed for `reason`."""
+
+    sites: Sites
+    energy_before: float | None
+    energy: float | None
+    converged: bool
+    reason: str
+
+
+def relax_sites(
+    sites: Sequence[Sites],
+    model: EnergyModel,
+    settings: RelaxSettings,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[RelaxedSites]:
+    """Relax atoms and cells of crystals without molecules; one result for each, in order, failures included.
+
+    `model` is `settings.model()`, started once for many calls. Raises InputError where it knows molecules only.
+    """
+    if settings.energy == "forcefield":
+        raise InputError(
+            "expected an energy model for crystals without molecules, got forcefield; choose --energy chgnet or "
+            "ase:module:Class",
+            reason="no molecules",
+        )
+    done: list[RelaxedSites] = []
+    for first in range(0, len(sites), settings.workers):
+        crystals = [crystal_of_sites(s) for s in sites[first : first + settings.workers]]
+        before = model.evaluate(crystals)
+        after = relax_atoms(crystals, model, settings.all_atoms, molecules=False)
+        for b, a in zip(before, after):
+            relaxed = Sites(a.crystal.lattice, wrap(a.crystal.frac), a.crystal.numbers)
+            done.append(RelaxedSites(relaxed, b.energy, a.energy, a.converged, a.reason))
+        if progress is not None:
+            progress(len(done), len(sites))
     return done
 
 
