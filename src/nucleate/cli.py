@@ -29,10 +29,12 @@ from rich.table import Table
 
 from nucleate import __version__
 from nucleate.cli_data import data
+from nucleate.cli_inorganic import Commands
 from nucleate.cli_train import train
 from nucleate.errors import InputError, NucleateError
 
 app = typer.Typer(
+    cls=Commands,
     help="From a molecule to its crystals.",
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -226,7 +228,7 @@ def generate(
     seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Generate packings without minimising them.
+    """Generate packings without minimising them; inorganic crystals: nucleate generate crystalflow --help.
 
     Example: nucleate generate "c1ccccc1" -n 50 --space-groups Pbca -o benzene
     """
@@ -656,6 +658,11 @@ def _explain(error: ValidationError) -> str:
     return f"{option}: {message[:1].lower()}{message[1:]}, got {first['input']!r}"
 
 
+def _help_of(error: Any) -> str:
+    """The command that was misused, as far as it is known."""
+    return "nucleate" if error.ctx is None else str(error.ctx.command_path)
+
+
 def _fail(message: str, code: int) -> NoReturn:
     print(f"nucleate: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)
@@ -671,7 +678,7 @@ def main() -> None:
     try:
         code = app(arguments or ["--help"], standalone_mode=False)
     except UsageError as error:
-        _fail(f"{error.format_message().rstrip('.')}. See nucleate --help.", 2)
+        _fail(f"{error.format_message().rstrip('.')}. See {_help_of(error)} --help.", 2)
     except InputError as error:
         _fail(str(error), 2)
     except ValidationError as error:

@@ -18,6 +18,7 @@ from nucleate.geometry.lattice import niggli_reduce
 from nucleate.geometry.torus import wrap
 
 SYMPREC = 0.01  # Å, at which translations and operations count as symmetry
+NEARLY = 0.1  # Å, the same for crystals that are generated, or relaxed until forces are small
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,6 +36,11 @@ class Sites:
     def volume(self) -> float:
         """Å^3"""
         return float(torch.linalg.det(self.lattice.double()))
+
+    @property
+    def density(self) -> float:
+        """g/cm^3"""
+        return crystal_of_sites(self).density
 
     @property
     def composition(self) -> dict[int, int]:

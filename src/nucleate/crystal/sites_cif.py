@@ -7,8 +7,9 @@ from gemmi import cif
 
 from nucleate.crystal.cif_write import symmetric_block
 from nucleate.crystal.sites import SYMPREC, Sites, crystal_of_sites
-from nucleate.crystal.standardise import to_symmetric
+from nucleate.crystal.standardise import SymmetricCrystal, to_symmetric
 from nucleate.files import write_atomically
+from nucleate.geometry.symmetry import SpaceGroup
 
 
 def sites_cif_text(
@@ -25,10 +26,7 @@ def sites_cif_text(
     more than 5 `symprec`, or no group is found, all atoms are written in P1. `energy` is in eV per atom; `provenance`
     (command, version, seed, ...) becomes `_nucleate_provenance` pairs. Z counts reduced formulas in the cell.
     """
-    crystal = crystal_of_sites(sites)
-    items = {} if energy is None else {"_nucleate_energy_ev_per_atom": f"{energy:.6f}"}
-    block, _ = symmetric_block(crystal, to_symmetric(crystal, symprec), name, items, provenance or {})
-    return block.as_string(cif.WriteOptions())
+    return _text(sites, name, provenance, energy, to_symmetric(crystal_of_sites(sites), symprec))
 
 
 def write_sites_cif(
@@ -38,9 +36,23 @@ def write_sites_cif(
     *,
     energy: int | float | None = None,
     symprec: float = SYMPREC,
-) -> None:
-    """Write `sites_cif_text` to `path`, all of it or nothing, named after the file.
+) -> SpaceGroup:
+    """Write `sites_cif_text` to `path`, all of it or nothing, named after the file. Returns the group found.
 
     Raises NucleateError where the folder cannot be written.
     """
-    write_atomically(path, sites_cif_text(sites, path.stem, provenance, energy=energy, symprec=symprec))
+    unit = to_symmetric(crystal_of_sites(sites), symprec)
+    write_atomically(path, _text(sites, path.stem, provenance, energy, unit))
+    return unit.group
+
+
+def _text(
+    sites: Sites,
+    name: str,
+    provenance: Mapping[str, object] | None,
+    energy: int | float | None,
+    unit: SymmetricCrystal,
+) -> str:
+    items = {} if energy is None else {"_nucleate_energy_ev_per_atom": f"{energy:.6f}"}
+    block, _ = symmetric_block(crystal_of_sites(sites), unit, name, items, provenance or {})
+    return block.as_string(cif.WriteOptions())

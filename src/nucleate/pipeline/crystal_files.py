@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.io import read_crystal, write_cif
 from nucleate.crystal.perceive import NONMETALS
-from nucleate.crystal.sites import Sites, crystal_of_sites, sites_from_cif
+from nucleate.crystal.sites import NEARLY, Sites, sites_from_cif
 from nucleate.crystal.sites_cif import write_sites_cif
 from nucleate.crystal.standardise import find_symmetry
 from nucleate.errors import InputError
@@ -146,10 +146,10 @@ def _relaxed_sites_row(before: Sites, after: RelaxedSites, target: Path, setting
         row["energy_before_ev_per_atom"] = after.energy_before / len(before)
     if after.energy is not None:
         each = after.energy / len(before)
-        write_sites_cif(after.sites, target, {"energy_model": settings.energy}, energy=each)
-        row["energy_ev_per_atom"] = each
+        about = {"energy_model": settings.energy}
+        group = write_sites_cif(after.sites, target, about, energy=each, symprec=NEARLY)
+        row |= {"energy_ev_per_atom": each, "space_group": group.symbol}
         row["volume_change_percent"] = 100 * (after.sites.volume / before.volume - 1)
-        row["space_group"] = find_symmetry(crystal_of_sites(after.sites)).symbol
     return row | {"failure": after.reason}
 
 

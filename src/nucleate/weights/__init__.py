@@ -32,8 +32,8 @@ class Weights:
     card: dict[str, Any]  # empty where there is none
 
 
-def find_weights(system: str, given: Path | None = None) -> Path:
-    """The file that was given, or else the one that comes with the package.
+def find_weights(system: str, given: Path | None = None, shipped_as: str | None = None) -> Path:
+    """The file that was given, or else the one that comes with the package (named after the system if not otherwise).
 
     Raises InputError where there is none, and says how to get some.
     """
@@ -45,11 +45,12 @@ def find_weights(system: str, given: Path | None = None) -> Path:
                 reason="missing",
             )
         return given
-    shipped = Path(str(files(__name__) / f"{system}.safetensors"))
+    shipped = Path(str(files(__name__) / f"{shipped_as or system}.safetensors"))
     if not shipped.is_file():
+        instead = ", or choose --generator random" if shipped_as is None else ""
         raise InputError(
-            f"--weights: expected a file, as no weights of {system} come with this version; make some with "
-            f"`nucleate train {system}`, or choose --generator random",
+            f"--weights: expected a file, as no weights of {shipped.stem} come with this version; make some with "
+            f"`nucleate train {system}`{instead}",
             reason="missing",
         )
     return shipped
