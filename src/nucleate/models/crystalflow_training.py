@@ -107,7 +107,7 @@ def displacement(state: State, data: Structures) -> Float[Tensor, " n"]:
     contents = data.contents
     cells = lattice_from_log(data.lattice)
     label = torch.where(contents.mask, contents.numbers, -1)
-    dealt = points(state["frac"], data.frac, label, cells, rounds=3)
+    dealt = points(state["frac"], data.frac, label, cells, starts=8, rounds=3)
     left = wrap_difference(data.frac - dealt) * contents.mask[..., None]
     squared = (left @ cells).square().sum((1, 2)) / contents.sizes
     return squared.sqrt() / data.volume_per_atom ** (1 / 3)

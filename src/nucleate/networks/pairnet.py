@@ -2,11 +2,13 @@
 
     p_ij = even(x_j - x_i), q_ij = odd(x_j - x_i)            plane waves, and shells of distance in Å over all images
     m_ij = silu(A h_i + B h_j + P p_ij + Q q_ij)
-    h_i <- h_i + MLP([h_i, sum_j m_ij / sqrt(n)])
+    V_i  = sum_j (gate m_ij) v_ij / sqrt(n)                  vectors v_ij = -v_ji from i to the images of j
+    h_i <- h_i + MLP([h_i, sum_j m_ij / sqrt(n), |V_i|])
 
 CSPNet sees fractional differences and the cell apart, and must learn what a distance is. Here atoms see how far each
-is, image by image, less the sum of their covalent radii; and in which direction, in the axes of the cell. The map that
-CSPNet puts on every edge after the first is left out: it comes after the sum, where it costs an atom and not a pair.
+is, image by image, less the sum of their covalent radii; and they are pushed and pulled along the lines that join
+them: what is said of coordinates is the sum of the V_i of all layers and of a map of h_i. The map that CSPNet puts on
+every edge after the first is left out: it comes after the sum, where it costs an atom and not a pair.
 """
 
 import math
@@ -34,6 +36,8 @@ TIME_WIDTH = 64
 CUTOFF = 7.0  # Å
 SHELLS = 16
 MILLER, HARMONICS = 2, 6  # plane waves |m_i| <= 2, and along the axes up to 6
+VECTORS = SHELLS + HARMONICS  # of each pair: towards the images in each shell, and sines along the axes
+PUSHES = 8  # vectors of an atom in each layer
 GRAPH = (
     TIME_WIDTH + 6 + 2 + SHELLS
 )  # time, k, log of the number of atoms and of the volume of each, images of itself
@@ -84,16 +88,18 @@ class PairNet(nn.Module):
         atom = self.kind(kinds if self.generates_kinds else pairs.flat(told.numbers) - 1)
         h = self.enter(torch.cat([atom, kinds], -1))
         with own_precision(h):
-            cell, even, odd = self._geometry(state, t, told)
+            cell, even, odd, vectors, metric = self._geometry(state, t, told)
         g = self.graph(cell)
         if self.condition is not None:
             g = g + self.condition(told)
         p, q = self.even(even), self.odd(odd)
+        pushed = vectors.new_zeros(len(h), 3)
         for layer in self.layers:
-            h = layer(h, g, p, q, pairs)
+            h, push = layer(h, g, p, q, vectors, metric, pairs)
+            pushed = pushed + push
         h = self.last(h)
         answer = {
-            "frac": pairs.padded(self.frac(h)),
+            "frac": pairs.padded(pushed + self.frac(h)),
             "lattice": state["lattice"] + self.lattice(pairs.mean(h)),
         }
         if self.out_code is not None:
@@ -102,8 +108,8 @@ class PairNet(nn.Module):
 
     def _geometry(
         self, state: State, t: Float[Tensor, " crystals"], told: AtomsTold
-    ) -> tuple[Float[Tensor, "crystals graph"], Float[Tensor, "pairs even"], Float[Tensor, "pairs odd"]]:
-        """What there is to see of each crystal, and of each pair the even and the odd part."""
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """What there is to see of crystals; of pairs even, odd and vectors; and the metric of the cell of each atom."""
         pairs, k = told.pairs, state["lattice"]
         lattice = lattice_from_log(k)
         size = pairs.size.log().to(k)
@@ -114,7 +120,10 @@ class PairNet(nn.Module):
         cosine, sine = plane_waves(difference, self.waves)
         images = NearImages(difference, lattice, pairs.pair_crystal())
         raw = images.shells(self.raw, CUTOFF)
-        towards = torch.einsum("pis,pic->pcs", raw, images.steps).flatten(1)
+        towards = torch.einsum("pis,pic->pcs", raw, images.steps)
+        n = torch.arange(1, HARMONICS + 1, device=k.device)
+        along = torch.sin(2 * math.pi * difference[..., None] * n)
+        metric = (lattice @ lattice.mT).index_select(0, pairs.crystal)
         even = [cosine, raw.sum(1)]
         if self.generates_kinds:
             even.append(torch.zeros_like(even[-1]))  # of elements that are not known yet there are no radii
@@ -122,7 +131,8 @@ class PairNet(nn.Module):
             radius = self.radius[pairs.flat(told.numbers) - 1]
             touching = radius.index_select(0, pairs.first) + radius.index_select(0, pairs.second)
             even.append(images.shells(self.bonds, CUTOFF, touching).sum(1))
-        return cell, torch.cat(even, -1), torch.cat([sine, towards], -1)
+        odd = torch.cat([sine, towards.flatten(1)], -1)
+        return cell, torch.cat(even, -1), odd, torch.cat([towards, along], -1), metric
 
 
 class PairLayer(nn.Module):
@@ -135,7 +145,10 @@ class PairLayer(nn.Module):
         self.crystal = nn.Linear(width, width)
         self.even = nn.Linear(pair_width, width, bias=False)
         self.odd = nn.Linear(pair_width, width, bias=False)
-        self.update = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
+        self.gate = nn.Linear(width, PUSHES)
+        self.vectors = nn.Linear(VECTORS, PUSHES, bias=False)
+        self.push = nn.Linear(PUSHES, 1, bias=False)
+        self.update = nn.Sequential(nn.Linear(2 * width + PUSHES, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(
         self,
@@ -143,8 +156,10 @@ class PairLayer(nn.Module):
         g: Float[Tensor, "crystals width"],
         p: Float[Tensor, "pairs pair_width"],
         q: Float[Tensor, "pairs pair_width"],
+        vectors: Float[Tensor, "pairs 3 vectors"],
+        metric: Float[Tensor, "atoms 3 3"],
         pairs: AtomPairs,
-    ) -> Float[Tensor, "atoms width"]:
+    ) -> tuple[Float[Tensor, "atoms width"], Float[Tensor, "atoms 3"]]:
         normed = self.norm(h)
         mine, yours = self.atoms(normed).chunk(2, -1)
         mine = mine + self.crystal(g).index_select(0, pairs.crystal)
@@ -154,7 +169,12 @@ class PairLayer(nn.Module):
         total = silu(mine + yours)
         total = total.index_add(0, pairs.first, to_first).index_add(0, pairs.second, to_second)
         scale = pairs.size.to(h).rsqrt().index_select(0, pairs.crystal)[:, None]
-        return h + self.update(torch.cat([normed, total * scale], -1))
+        v = self.vectors(vectors)
+        V = v.new_zeros(len(h), 3, PUSHES)
+        V = V.index_add(0, pairs.first, self.gate(to_first)[:, None] * v)
+        V = V.index_add(0, pairs.second, self.gate(to_second)[:, None] * -v) * scale[..., None]
+        length = ((metric @ V) * V).sum(1).clamp_min(1e-6).sqrt()  # Å
+        return h + self.update(torch.cat([normed, total * scale, length], -1)), self.push(V)[..., 0]
 
 
 def _head(width: int, out: int) -> nn.Linear:
