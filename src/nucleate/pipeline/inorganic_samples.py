@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 import torch
+from ase.formula import Formula
 
 from nucleate.crystal.sites import Sites, niggli_sites
 from nucleate.crystal.sites_cif import sites_cif_text, write_sites_cif
@@ -27,7 +28,7 @@ COLUMNS = pyarrow.schema(
         ("id", pyarrow.string()),
         ("target", pyarrow.string()),  # name in the list; null without one
         ("sample", pyarrow.int64()),  # 0, 1, ... of its target
-        ("formula", pyarrow.string()),  # reduced
+        ("formula", pyarrow.string()),  # reduced, metals first
         ("atoms", pyarrow.int64()),  # in the cell that was generated: what volume and energies are of
         ("space_group", pyarrow.string()),  # of the file
         ("volume_A3", pyarrow.float64()),
@@ -71,7 +72,8 @@ class Sample:
         row |= {"seed": self.task.seed, "failure": self.failure}
         row |= {"energy_before_eV": self.energy_before, "energy_eV": self.energy, "converged": self.converged}
         if self.sites is not None and self.around is not None:
-            row |= {"formula": self.sites.reduced_formula, "atoms": len(self.sites)}
+            formula = Formula(self.sites.reduced_formula).format("metal")
+            row |= {"formula": formula, "atoms": len(self.sites)}
             row |= {"volume_A3": self.sites.volume, "density_g_cm3": self.sites.density}
             row |= {"shortest_A": self.around.shortest, "overlap": self.around.overlap}
         return row
