@@ -144,7 +144,7 @@ def evaluate(
     """
     tell = progress or (lambda *_: None)
     if output is not None:
-        _check_output(output, predictions, references)
+        check_output(output, predictions, references)
     known = read_references(references)
     samples = read_predictions(predictions, format=settings.format, molecules=molecules_of(known))
     asked = count_asked(predictions, samples)
@@ -153,10 +153,10 @@ def evaluate(
     origin = {
         "predictions": str(predictions.resolve()),
         "references": str(references.resolve()),
-        "contents": [_contents(predictions), _contents(references)],
+        "contents": [digest(predictions), digest(references)],
         "settings": settings.model_dump(mode="json", exclude={"workers"}),
     }
-    rows = _rows_of(output, origin) if resume and output is not None else []
+    rows = rows_of(output, origin) if resume and output is not None else []
     pending = [t for t in known if t not in {r["target"] for r in rows}]
     usual = max((len(own) for own in complete.values()), default=0)
     try:
@@ -197,8 +197,8 @@ def _unanswered(rows: Sequence[Row], settings: EvaluateSettings) -> list[str]:
     ]
 
 
-def _contents(path: Path) -> str:
-    """A digest of names and sizes: rows of other files are not gone on with."""
+def digest(path: Path) -> str:
+    """Of names and sizes below a path: rows of other files are not gone on with."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
     listed = "".join(
         f"{p.relative_to(path.parent)} {p.stat().st_size}\n" for p in files if p.name != "evaluation.parquet"
@@ -362,7 +362,7 @@ def _add_duplicates(rows: list[Row], samples: Sequence[Sample]) -> None:
 # ---------------------------------------------------------------- the file of rows
 
 
-def _check_output(output: Path, predictions: Path, references: Path) -> None:
+def check_output(output: Path, predictions: Path, references: Path) -> None:
     """Refuse before anything is judged what could not be written after it, or would be written over an input."""
     make_folder(output.parent)
     if output.is_dir() or output.resolve() in (predictions.resolve(), references.resolve()):
@@ -394,7 +394,7 @@ def _schema(row: Row) -> pyarrow.Schema:
     return pyarrow.schema([(name, kinds.get(name, pyarrow.bool_())) for name in row])
 
 
-def _rows_of(path: Path, origin: dict[str, Any]) -> list[Row]:
+def rows_of(path: Path, origin: dict[str, Any]) -> list[Row]:
     """Rows of an interrupted evaluation; none where there is no file yet."""
     if not path.exists():
         return []
