@@ -5,7 +5,6 @@ Items follow the core dictionary of the IUCr (CIF core 3.2); what it has no word
 
 from collections import Counter
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 
 import gemmi
@@ -13,6 +12,7 @@ import torch
 from gemmi import cif
 from torch import Tensor
 
+from nucleate import __version__
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.graph import molecule_atoms, require_bonds
 from nucleate.crystal.standardise import SYMPREC, SymmetricCrystal, to_symmetric
@@ -100,7 +100,7 @@ def _items(crystal: Crystal, unit: SymmetricCrystal) -> dict[str, str]:
     units = _units(crystal, unit)
     formula = {z: n // units for z, n in sums.items()}
     items = {
-        "_audit_creation_method": f"nucleate {version('nucleate')}",
+        "_audit_creation_method": f"nucleate {__version__}",
         "_chemical_formula_sum": _formula(formula),
         "_chemical_formula_weight": f"{crystal.mass / units:.3f}",
         "_cell_length_a": f"{cell.a:.6f}",

@@ -30,7 +30,7 @@ from nucleate.pipeline.inorganic_tasks import Target, Task, batches, targets_of,
 from nucleate.pipeline.landscape import write_run
 from nucleate.pipeline.predict import Stopwatch
 from nucleate.pipeline.provenance import provenance
-from nucleate.pipeline.relax import RelaxSettings
+from nucleate.pipeline.relax import RelaxSettings, refuse_without_molecules
 from nucleate.weights import Weights, find_weights, read_weights
 
 SYSTEM = "crystalflow"
@@ -84,6 +84,10 @@ def generate_inorganic(
     if settings.formula is not None and settings.formula_list is not None:
         raise InputError("--formula-list: expected a formula or a list of them, got both")
     targets = targets_of(settings.formula, settings.formula_units, settings.formula_list)
+    if settings.relax is not None:
+        refuse_without_molecules(settings.relax)
+    if resume and not (folder / MARK).is_file():
+        raise InputError(f"--resume: expected earlier samples in {folder}, found none; leave --resume out")
     flow, weights = _flow(settings, de_novo=targets[0].numbers is None)
     _refuse_conditions(flow, settings)
     targets = _possible(targets, flow)
@@ -191,8 +195,6 @@ def _identity(settings: InorganicSettings, weights: Weights, targets: Sequence[T
 def _claim(folder: Path, identity: Mapping[str, Any], wanted: set[str], resume: bool) -> dict[str, Row]:
     """Rows of an earlier run. Raises InputError where it was not to be resumed, or another."""
     mark, table = folder / MARK, folder / TABLE
-    if not mark.is_file() and resume:
-        raise InputError(f"--resume: expected earlier samples in {folder}, found none; leave --resume out")
     if mark.is_file() and not resume:
         raise InputError(
             f"expected a folder without samples, got {folder}; --resume goes on with them, or choose another with -o"

@@ -87,6 +87,16 @@ class RelaxedSites:
     reason: str
 
 
+def refuse_without_molecules(energy: str) -> None:
+    """Raises InputError ("no molecules") for a model that needs molecules."""
+    if energy == "forcefield":
+        raise InputError(
+            "expected an energy model for crystals without molecules, got forcefield; choose chgnet or "
+            "ase:module:Class",
+            reason="no molecules",
+        )
+
+
 def relax_sites(
     sites: Sequence[Sites],
     model: EnergyModel,
@@ -97,12 +107,7 @@ def relax_sites(
 
     `model` is `settings.model()`, started once for many calls. Raises InputError where it knows molecules only.
     """
-    if settings.energy == "forcefield":
-        raise InputError(
-            "expected an energy model for crystals without molecules, got forcefield; choose --energy chgnet or "
-            "ase:module:Class",
-            reason="no molecules",
-        )
+    refuse_without_molecules(settings.energy)
     done: list[RelaxedSites] = []
     for first in range(0, len(sites), settings.workers):
         crystals = [crystal_of_sites(s) for s in sites[first : first + settings.workers]]
