@@ -432,7 +432,7 @@ def evaluate(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted evaluation.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Judge predictions against known crystals, a random control beside them.
+    """Judge predictions against known crystals, a random control beside them; --inorganic --help: without molecules.
 
     Example: nucleate evaluate results/aspirin --reference experiment.cif -o aspirin.parquet
     """

@@ -9,17 +9,20 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from nucleate.cli_evaluate_inorganic import app as evaluation
 from nucleate.errors import InputError
 
 SHOWN = 20  # rows of the table
 
 
 class Commands(TyperGroup):
-    """The commands of the program; `generate crystalflow` has options of its own."""
+    """The commands of the program; `generate crystalflow` and `evaluate --inorganic` have options of their own."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
         if args[:2] == ["generate", "crystalflow"]:
             return "generate crystalflow", typer.main.get_command(_app), args[2:]
+        if args[:1] == ["evaluate"] and "--inorganic" in args:
+            return "evaluate", typer.main.get_command(evaluation), args[1:]
         return super().resolve_command(ctx, args)
 
 
