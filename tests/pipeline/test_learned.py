@@ -17,7 +17,7 @@ from nucleate.generative.checkpoint import read_tensors, write_tensors
 from nucleate.geometry.so3 import random_rotation
 from nucleate.geometry.symmetry import SpaceGroup, obeys
 from nucleate.physics.minimise import CLASH, closest_contacts
-from nucleate.physics.parameters import KJ_PER_MOL
+from nucleate.physics.parameters import KJ_PER_MOL, atomic_volume
 from nucleate.pipeline.generate import CONFORMER_TEMPERATURE, Arm, Composition, arms, random_packings
 from nucleate.pipeline.learned import LearnedGenerator, SamplingSettings, generator_named, shares_of
 from tests.pipeline.conftest import composition_of
@@ -89,20 +89,55 @@ def test_samples_are_exactly_symmetric(
 
 
 def test_numbers_of_the_space_group_prior_reach_the_noise(
-    generator: LearnedGenerator, formamide: Composition, monkeypatch: pytest.MonkeyPatch
+    weights: Path, formamide: Composition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the network stands still, samples are the prior: the expected volume with 6 % spread, uniform poses."""
+    """Where the network stands still, samples are the prior: the volume it was told with 6 % spread, uniform poses."""
 
     def still(lattice: Tensor, centroid: Tensor, *_: Any) -> tuple[Tensor, Tensor, Tensor]:
         return torch.zeros_like(lattice), torch.zeros_like(centroid), torch.zeros_like(centroid)
 
+    generator = LearnedGenerator(weights, SamplingSettings(steps=2, volume="sampled"))
     monkeypatch.setattr(generator.flow.network, "forward", still)
     packings = generator.packings(formamide, arm_of(14), 0, 1024, 0)
-    logs = (packings.volume / (4 * formamide.volume)).log()
+    logs = (packings.volume / (4 * atomic_volume(formamide.species[0]))).log()
     assert logs.mean() == pytest.approx(0.067, abs=0.005)
     assert logs.std() == pytest.approx(0.06, rel=0.1)
     assert (packings.centroid.mean((0, 1)) - 0.5).abs().max() < 0.02
     assert packings.rotation.mean((0, 1)).abs().max() < 0.05  # the mean of the Haar measure is zero
+
+
+@pytest.mark.parametrize("group", [2, 14, 148])
+def test_samples_take_the_predicted_volume_and_nothing_else_changes(
+    group: int, weights: Path, formamide: Composition
+) -> None:
+    """Cells differ by one factor each; poses, hands and numbers are those of the flow."""
+    arm = arm_of(group)
+    given, sampled = (
+        LearnedGenerator(weights, SamplingSettings(steps=2, volume=name)).starts(formamide, arm, 0, 24, 3)
+        for name in ("predicted", "sampled")
+    )
+    assert torch.equal(given.number, sampled.number)
+    each = given.packings.volume / (len(arm.group) * formamide.volume)
+    torch.testing.assert_close(each, torch.ones_like(each), atol=1e-9, rtol=0)
+    factor = (given.packings.volume / sampled.packings.volume) ** (1 / 3)
+    assert factor.std() > 0.01
+    torch.testing.assert_close(given.packings.lattice, sampled.packings.lattice * factor[:, None, None])
+    assert torch.equal(given.packings.centroid, sampled.packings.centroid)
+    assert torch.equal(given.packings.rotation, sampled.packings.rotation)
+
+
+def test_arms_that_share_calls_get_the_samples_that_they_get_alone(
+    weights: Path, formamide: Composition
+) -> None:
+    """Also where samples are drawn again, and whatever the orders of the groups."""
+    generator = LearnedGenerator(weights, SamplingSettings(steps=2, draws=3))
+    wanted = [(arm_of(148), 4, 3), (arm_of(1), 0, 5), (arm_of(14), 2, 30), (arm_of(19), 0, 1)]
+    for together, (arm, first, count) in zip(generator.batch(formamide, wanted, 7), wanted):
+        alone = generator.starts(formamide, arm, first, count, 7)
+        assert torch.equal(together.number, alone.number)
+        assert torch.equal(together.draws, alone.draws)
+        assert away(together.packings, alone.packings) < 1e-4
+        assert together.packings.group is arm.group
 
 
 def test_one_enantiomer_stays_and_hands_are_those_of_random_starts(generator: LearnedGenerator) -> None:
@@ -171,7 +206,9 @@ def test_samples_that_overlap_are_drawn_again_and_the_first_clear_one_stays(weig
     arm = arm_of(1)
     # 40 samples: the noise of number 41 is too flat a cell for anything
     once, often = (
-        LearnedGenerator(weights, SamplingSettings(steps=1, draws=n)).starts(water, arm, 0, 40, 0)
+        LearnedGenerator(weights, SamplingSettings(steps=1, draws=n, volume="sampled")).starts(
+            water, arm, 0, 40, 0
+        )
         for n in (1, 6)
     )
     field = LearnedGenerator(weights)._of(water).field

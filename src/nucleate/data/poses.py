@@ -20,7 +20,7 @@ from nucleate.geometry.lattice import SHAPE_BASIS, family_log, lattice_from_log,
 from nucleate.geometry.normaliser import Normaliser, normaliser, short_cells
 from nucleate.geometry.so3 import kabsch
 from nucleate.geometry.symmetry import SpaceGroup
-from nucleate.physics.parameters import donates_hydrogen_bond, predicted_volume
+from nucleate.physics.parameters import atomic_volume, donates_hydrogen_bond
 
 MOST_ANCHORS = 16
 SAME_POSE = 0.25  # Å: RMSD up to which an automorphism of the graph is a symmetry of the conformer
@@ -40,7 +40,7 @@ class Molecules:
     axes: Float[Tensor, "molecules 3 3"]  # rows are the conformer's own axes, see `own_axes`
     symmetries: Float[Tensor, "molecules symmetries 3 3"]  # proper or improper; identity where padded
     symmetric: Bool[Tensor, "molecules symmetries"]
-    volume: Float[Tensor, " molecules"]  # Å^3 expected in a crystal
+    volume: Float[Tensor, " molecules"]  # Å^3 by atoms alone
     gyration: Float[Tensor, " molecules"]  # Å, radius of gyration
 
     @staticmethod
@@ -208,7 +208,7 @@ def _one_molecule(molecule: Molecule, positions: Float[Tensor, "atoms 3"]) -> di
         "axes": own_axes(centred).float(),
         "symmetries": symmetries.float(),
         "symmetric": torch.ones(len(symmetries), dtype=torch.bool),
-        "volume": torch.tensor(predicted_volume(molecule)),
+        "volume": torch.tensor(atomic_volume(molecule)),
         "gyration": centred.square().sum(-1).mean().sqrt().float(),
     }
 

@@ -1,6 +1,6 @@
 """Random crystals: molecules in a space group, from low-discrepancy or pseudo-random numbers.
 
-The recipe: volume (1.0 to 1.25) times the sum of atomic volumes, cell lengths spread by exp(U(-0.75, 0.75)), angles
+The recipe: volume (1.0 to 1.25) times the predicted one, cell lengths spread by exp(U(-0.75, 0.75)), angles
 free where the space group leaves them free, uniform positions and orientations. Sobol sequences cover this space
 more evenly than pseudo-random numbers (Case, Campbell, Bygrave & Day, J. Chem. Theory Comput. 12, 910 (2016)).
 """
@@ -284,7 +284,8 @@ def _cells(arm: Arm, u: Float[Tensor, "count 7"], target: float) -> Float[Tensor
         angles = math.pi / 2 + tilt
         tilt = torch.where(angles_feasible(angles)[:, None], tilt, tilt / 2)
         cells = allowed_cell(arm.group, logs.exp(), _feasible(math.pi / 2 + tilt))
-        cells = cells * (wanted / volume(cells))[:, None, None] ** (1 / 3)
+        # numpy's root, since torch's differs in the last bit by the place in a batch
+        cells = cells * torch.from_numpy(np.cbrt((wanted / volume(cells)).numpy()))[:, None, None]
         flat = (heights(cells).amin(-1) < SMALLEST_HEIGHT)[:, None]
         if not flat.any():
             break

@@ -79,12 +79,15 @@ def _parts(
     )
     each = apportion(settings.n, np.array([a.weight for a in wanted]))
     random, learned = divided(each, shares_of(generator, share, composition, wanted))
+    asked = [(arm, 0, count) for arm, count in zip(wanted, learned) if count]
+    made = generator.batch(composition, asked, settings.seed) if generator and asked else []
+    found = {arm.key: starts for (arm, _, _), starts in zip(asked, made)}
     for arm, some, others in zip(wanted, random, learned):
         if some:
             packings = random_packings(composition, arm, 0, some, settings.seed)
             yield "random", arm, some, Starts.of(packings, 0)
         if others and generator is not None:
-            yield generator.name, arm, others, generator.starts(composition, arm, 0, others, settings.seed)
+            yield generator.name, arm, others, found[arm.key]
 
 
 def statistics(rows: list[Row]) -> list[str]:

@@ -1,6 +1,7 @@
 """Packings from learned weights, in the groups and with the conformers of the search.
 
-    numbers of a sample --> noise --flow, some steps--> state --> `Packings` --> clear of overlaps, or drawn again
+    numbers of a sample --> noise --flow, some steps--> state --> `Packings` of the predicted volume
+                        --> clear of overlaps, or drawn again
 
 Sample i of a seed has numbers of its own and, but for rounding, does not depend on the batch it is made in.
 Conformers and hands are dealt as among random starts. Cells obey their group to the rounding of double precision.
@@ -21,7 +22,13 @@ from nucleate.crystal.packing import Packings
 from nucleate.data.poses import Groups, Molecules
 from nucleate.errors import InputError, NucleateError
 from nucleate.generative.checkpoint import refuse_other_network
-from nucleate.geometry.lattice import heights, lattice_from_log, lattice_from_metric, log_coordinates
+from nucleate.geometry.lattice import (
+    heights,
+    lattice_from_log,
+    lattice_from_metric,
+    log_coordinates,
+    volume,
+)
 from nucleate.geometry.manifold import State
 from nucleate.geometry.so3 import nearest_rotation, rotation_from_uniform
 from nucleate.geometry.symmetry import SpaceGroup, averaged_metric
@@ -58,6 +65,8 @@ class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
     steps: PositiveInt = 10
     draws: PositiveInt = 1  # of one sample at most, until its molecules are clear of each other
     share: float = Field(0.5, gt=0, lt=1)  # of a mixture's new starts
+    # the network knows shapes of cells better than their volumes, which `predicted_volume` knows to 3 %
+    volume: Literal["predicted", "sampled"] = "predicted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,49 +158,76 @@ class LearnedGenerator:
         one, the first with a sound cell (the clearest would be too large). Those without any are left out. Raises
         InputError for what `refusal` refuses.
         """
-        if reason := self.refusal(composition, arm):
-            raise InputError(f"expected what {self.name} can generate, got {arm.key} with {reason}")
+        return self.batch(composition, [(arm, first, count)], seed, sequence)[0]
+
+    def batch(
+        self,
+        composition: Composition,
+        wanted: Sequence[tuple[Arm, int, int]],
+        seed: int,
+        sequence: Sequence_ = "sobol",
+    ) -> list[Starts]:
+        """`starts` of several (arm, first, count), which share calls of the network: each has a price of its own."""
+        for arm, _, _ in wanted:
+            if reason := self.refusal(composition, arm):
+                raise InputError(f"expected what {self.name} can generate, got {arm.key} with {reason}")
         known = self._of(composition)
-        kinds = composition.kinds(arm.formula_units)
-        groups = Groups.of([arm.group], normalised=False)
-        best, draws = None, torch.zeros(count, dtype=torch.long)
-        grade = torch.full((count,), BROKEN)
+        groups = Groups.of([arm.group for arm, _, _ in wanted], normalised=False)
+        best: list[Packings] = []
+        grades = [torch.full((count,), BROKEN) for _, _, count in wanted]
+        draws = [torch.zeros(count, dtype=torch.long) for _, _, count in wanted]
         for draw in range(self.settings.draws):
-            asked = torch.nonzero(grade < CLEAR).flatten()
-            if not len(asked):
+            asked = [torch.nonzero(grade < CLEAR).flatten() for grade in grades]
+            if not sum(map(len, asked)):
                 break
-            key = start_seed(seed, f"{arm.key}/{self.name}/{draw}")
-            u = uniform_numbers(6 + 8 * len(kinds), first, count, key, sequence)
-            body = u[:, 6:].unflatten(1, (len(kinds), 8))
+            dealt = [self._dealt(composition, *own, seed, draw, sequence) for own in wanted]
             # the first draw settles conformers and hands, whose shares clearing must not change
-            if best is None:
-                best = _blank(composition, arm, kinds, body)
-            found = self._sampled(known, groups, best[asked], u[asked, :6], body[asked])
-            now = self._grades(known, arm, found)
-            better = now > grade[asked]
-            best = _replaced(best, asked[better], found, better)
-            grade[asked[better]] = now[better]
-            draws[asked] += 1
-        assert best is not None, "settings ask for one draw at least"
-        kept = torch.nonzero(grade > BROKEN).flatten()
-        return Starts(best[kept], first + kept, draws[kept])
+            best = best or [_blank(composition, arm, body) for (arm, _, _), (_, body) in zip(wanted, dealt)]
+            rows = [(blank[own], u[own], body[own]) for blank, own, (u, body) in zip(best, asked, dealt)]
+            for k, found in enumerate(self._sampled(known, groups, rows)):
+                now = self._grades(known, found)
+                better = now > grades[k][asked[k]]
+                best[k] = _replaced(best[k], asked[k][better], found, better)
+                grades[k][asked[k][better]] = now[better]
+                draws[k][asked[k]] += 1
+        kept = [torch.nonzero(grade > BROKEN).flatten() for grade in grades]
+        return [
+            Starts(packings[own], first + own, drawn[own])
+            for packings, own, drawn, (_, first, _) in zip(best, kept, draws, wanted)
+        ]
 
     def _of(self, composition: Composition) -> Embedded:
         if self._embedded is None or self._embedded.composition is not composition:
             self._embedded = _embed(self.flow, composition)
         return self._embedded
 
-    def _sampled(
+    def _dealt(
         self,
-        known: Embedded,
-        groups: Groups,
-        blank: Packings,
-        u: Float[Tensor, "count 6"],
-        body: Float[Tensor, "count bodies 8"],
-    ) -> Packings:
-        """The blank packings with cells, centroids and rotations of the flow."""
-        molecule = blank.conformer + torch.tensor([known.first[k] for k in blank.kind.tolist()])
-        task = Task(molecule, blank.handedness.float(), torch.zeros(len(u), dtype=torch.long))
+        composition: Composition,
+        arm: Arm,
+        first: int,
+        count: int,
+        seed: int,
+        draw: int,
+        sequence: Sequence_,
+    ) -> tuple[Float[Tensor, "count 6"], Float[Tensor, "count bodies 8"]]:
+        """Uniform numbers for the cells and for the bodies of some samples of an arm."""
+        bodies = len(composition.kinds(arm.formula_units))
+        key = start_seed(seed, f"{arm.key}/{self.name}/{draw}")
+        u = uniform_numbers(6 + 8 * bodies, first, count, key, sequence)
+        return u[:, :6], u[:, 6:].unflatten(1, (bodies, 8))
+
+    def _sampled(
+        self, known: Embedded, groups: Groups, rows: Sequence[tuple[Packings, Tensor, Tensor]]
+    ) -> list[Packings]:
+        """Blank packings of each group in turn, with the numbers of their cells and bodies, filled in by the flow."""
+        sizes = [len(blank) for blank, _, _ in rows]
+        group = torch.arange(len(rows)).repeat_interleave(torch.tensor(sizes))
+        first = [torch.tensor([known.first[k] for k in blank.kind.tolist()]) for blank, _, _ in rows]
+        molecule = torch.cat([blank.conformer + own for (blank, _, _), own in zip(rows, first)])
+        hand = torch.cat([blank.handedness for blank, _, _ in rows]).float()
+        u, body = torch.cat([u for _, u, _ in rows]), torch.cat([body for _, _, body in rows])
+        task = Task(molecule, hand, group)
         normal = torch.special.ndtri(u.clamp(SMALLEST, 1 - SMALLEST)).float()
         noise = {
             "lattice": self.flow.cells(known.molecules, groups, task, normal),
@@ -199,7 +235,7 @@ class LearnedGenerator:
             # from the conformer's own axes, so that it does not matter how the molecule is written down
             "rotation": rotation_from_uniform(body[..., 3:6]).float() @ known.molecules.axes[molecule],
         }
-        parts = [self._chunk(known, groups, task, noise, rows) for rows in torch.arange(len(u)).split(CHUNK)]
+        parts = [self._chunk(known, groups, task, noise, some) for some in torch.arange(len(u)).split(CHUNK)]
         end = {name: torch.cat([part[name] for part in parts]) for name in noise}
         sound = torch.stack([x.flatten(1).isfinite().all(1) for x in end.values()]).all(0)
         sound &= (end["lattice"] - noise["lattice"]).norm(dim=1) < FARTHEST
@@ -207,13 +243,32 @@ class LearnedGenerator:
             name: torch.where(sound.reshape(-1, *[1] * (x.ndim - 1)), x, noise[name])
             for name, x in end.items()
         }
-        lattice = symmetric_cells(state["lattice"].double(), blank.group)
-        return replace(
-            blank,
-            lattice=torch.where(sound[:, None, None], lattice, 0.0),
-            centroid=state["centroid"].double() % 1.0,
-            rotation=nearest_rotation(state["rotation"].double()),
-        )
+        ends = zip(*(state[name].double().split(sizes) for name in ("lattice", "centroid", "rotation")))
+        return [
+            replace(
+                blank,
+                lattice=self._cells(known, blank, k, good),
+                centroid=centroid % 1.0,
+                rotation=nearest_rotation(rotation),
+            )
+            for (blank, _, _), (k, centroid, rotation), good in zip(rows, ends, sound.split(sizes))
+        ]
+
+    def _cells(
+        self,
+        known: Embedded,
+        blank: Packings,
+        k: Float[Tensor, "count 6"],
+        sound: Bool[Tensor, " count"],
+    ) -> Float[Tensor, "count 3 3"]:
+        """Cells of log coordinates, of the predicted volume if the settings say so; zero where they are no crystals."""
+        cells = symmetric_cells(k, blank.group)
+        bodies = blank.n_bodies * len(blank.group)
+        ratio = volume(cells) / (known.composition.volume / known.composition.molecules * bodies)
+        sound = sound & (ratio > VOLUMES[0]) & (ratio < VOLUMES[1])
+        if self.settings.volume == "predicted":
+            cells = cells * ratio[:, None, None] ** (-1 / 3)
+        return torch.where(sound[:, None, None], cells, 0.0)
 
     def _chunk(
         self, known: Embedded, groups: Groups, task: Task, noise: State, rows: Int[Tensor, " rows"]
@@ -225,10 +280,10 @@ class LearnedGenerator:
             known.molecules, groups, some, None, self.settings.steps, start=start, features=known.features
         )
 
-    def _grades(self, known: Embedded, arm: Arm, packings: Packings) -> Int[Tensor, " count"]:
+    def _grades(self, known: Embedded, packings: Packings) -> Int[Tensor, " count"]:
         """`BROKEN` without a sound cell, `CLEAR` without overlaps."""
-        target = known.composition.volume * arm.formula_units * len(arm.group)
-        sound = torch.nonzero(_sound(packings, target)).flatten()
+        sound = torch.nonzero(packings.volume > 0).flatten()
+        sound = sound[heights(packings.lattice[sound]).amin(-1) > FLATTEST]
         grades = torch.full((len(packings),), BROKEN)
         if len(sound):
             clear = closest_contacts(packings[sound], known.field) >= CLASH
@@ -317,11 +372,9 @@ def symmetric_cells(k: Float[Tensor, "count 6"], group: SpaceGroup) -> Float[Ten
     return lattice_from_log(log_coordinates(lattice_from_metric(averaged_metric(group, cells @ cells.mT))))
 
 
-def _blank(
-    composition: Composition, arm: Arm, kinds: list[int], body: Float[Tensor, "count bodies 8"]
-) -> Packings:
+def _blank(composition: Composition, arm: Arm, body: Float[Tensor, "count bodies 8"]) -> Packings:
     """Conformers and hands, dealt as among random starts; cells and poses are still to be filled in."""
-    count = len(body)
+    count, kinds = len(body), composition.kinds(arm.formula_units)
     return Packings(
         species=composition.species,
         group=arm.group,
@@ -341,11 +394,3 @@ def _replaced(
     return replace(
         packings, **{n: getattr(packings, n).index_copy(0, rows, getattr(found, n)[chosen]) for n in names}
     )
-
-
-def _sound(packings: Packings, target: float) -> Bool[Tensor, " count"]:
-    """Is there a cell of about the expected volume (Å^3), and not flat?"""
-    ratio = packings.volume / target
-    sound = (ratio > VOLUMES[0]) & (ratio < VOLUMES[1])
-    sound[sound.clone()] &= heights(packings.lattice[sound]).amin(-1) > FLATTEST
-    return sound
