@@ -13,5 +13,7 @@
 | `evaluation` | scores of judged samples |
 | `clashes` `volume` | contacts between molecules; volume and density errors |
 | `pxrd` `powder_similarity` | powder patterns and how alike they are, the cell fixed or free |
+| `inorganic_validity` | could it be a crystal without molecules: distances, odd cells, charges that balance |
+| `csp` `dng` | such crystals asked for by their contents (match rate, METRe), and from nothing (unique, novel) |
 | `energy_agreement` | two energies of one landscape |
 """

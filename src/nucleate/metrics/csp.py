@@ -74,7 +74,7 @@ def random_coordinates(reference: Sites, count: int, generator: Generator) -> li
 
 
 def pairs_to_ask(attempts: Sequence[Attempt], references: Mapping[str, Sites]) -> int:
-    """How many pairs METRe needs: every sample with every reference of its recipe, its own target included."""
+    """How many pairs METRe needs: every sample with every reference of its recipe."""
     of = Counter(recipe(crystal) for crystal in references.values())
     return sum(of[recipe(a.crystal)] for a in attempts if a.crystal is not None)
 

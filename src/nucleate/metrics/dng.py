@@ -195,6 +195,8 @@ def summarise_dng(
     tested = not any(row["composition_valid"] is None for row in there)
     sound = [row for row in there if (row["valid"] if tested else row["structure_valid"])]
 
+    new = [row for row in sound if row["like"] is None and row["known_as"] is None]
+
     def rate(hits: Sequence[Row]) -> Rate:
         return Rate(len(hits), len(own))
 
@@ -207,9 +209,7 @@ def summarise_dng(
         valid=rate(sound) if tested else None,
         unique=rate([row for row in there if row["like"] is None]),
         novel=rate([row for row in there if row["known_as"] is None]) if trained else None,
-        new=rate([row for row in sound if row["like"] is None and row["known_as"] is None])
-        if trained
-        else None,
+        new=rate(new) if trained else None,
         unanswered=sum(row["unanswered"] for row in own),
         measured=len(sound),
         density=_distance([row["density_g_cm3"] for row in sound], [c.density for c in references]),
@@ -217,5 +217,5 @@ def summarise_dng(
     )
 
 
-def _distance(one: Sequence[float], other: Sequence[float]) -> float:
+def _distance(one: Sequence[float | int], other: Sequence[float | int]) -> float:
     return float(wasserstein_distance(one, other)) if one and other else math.nan

@@ -15,6 +15,7 @@
 | `provenance` | what every record says of the program |
 | `crystal_files` | relax and rank CIF files |
 | `samples`, `match`, `evaluate`, `deduplicate_files` | crystals of any program: compared, judged, grouped |
+| `evaluate_inorganic` | crystals without molecules, asked for by their contents or from nothing |
 | `train` | a system by name on a data set -> weights |
 | `synthesize`, `import_crystals`, `data_statistics` | data sets: made by search, read from CIF files, in numbers |
 | `jobs` | many jobs in processes of their own; `*_worker` are their programs |
