@@ -90,6 +90,10 @@ def test_a_folder_is_not_shared_by_accident(weights: Path, tmp_path: Path) -> No
         made(tmp_path, weights, formula_units=1, resume=True)
     with pytest.raises(InputError, match="--n"):
         made(tmp_path, weights, n=2, resume=True)
+    for name in ("samples.parquet", "generate.json"):
+        (tmp_path / name).write_text("damaged")
+        with pytest.raises(InputError, match="damaged ones"):
+            made(tmp_path, weights, resume=True)
 
 
 def test_conditions_and_guidance_change_what_is_made(weights: Path, tmp_path: Path) -> None:

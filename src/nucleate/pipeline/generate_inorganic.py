@@ -199,14 +199,19 @@ def _claim(folder: Path, identity: Mapping[str, Any], wanted: set[str], resume: 
         raise InputError(
             f"expected a folder without samples, got {folder}; --resume goes on with them, or choose another with -o"
         )
-    if mark.is_file():
-        before = json.loads(mark.read_text())
-        if different := [key for key in identity if before.get(key) != identity[key]]:
-            raise InputError(
-                f"--resume: {folder} holds other samples (other {', '.join(different)}); repeat those settings, or "
-                "choose another folder with -o"
-            )
-    rows = pyarrow.parquet.read_table(table).to_pylist() if table.is_file() else []
+    try:
+        before = json.loads(mark.read_text()) if mark.is_file() else identity
+        rows = pyarrow.parquet.read_table(table).to_pylist() if table.is_file() else []
+    except (ValueError, OSError) as error:  # of JSON and of parquet
+        raise InputError(
+            f"--resume: expected samples in {folder} that can be read, got damaged ones ({error}); delete the folder, or "
+            "choose another with -o"
+        ) from None
+    if different := [key for key in identity if before.get(key) != identity[key]]:
+        raise InputError(
+            f"--resume: {folder} holds other samples (other {', '.join(different)}); repeat those settings, or "
+            "choose another folder with -o"
+        )
     if any(row["id"] not in wanted for row in rows):
         raise InputError(f"--n: expected at least the samples that {folder} holds ({len(rows)}), got fewer")
     write_atomically(mark, json.dumps(identity, indent=1) + "\n")
