@@ -204,7 +204,7 @@ def _claim(folder: Path, identity: Mapping[str, Any], wanted: set[str], resume: 
         rows = pyarrow.parquet.read_table(table).to_pylist() if table.is_file() else []
     except (ValueError, OSError) as error:  # of JSON and of parquet
         raise InputError(
-            f"--resume: expected samples in {folder} that can be read, got damaged ones ({error}); delete the folder, or "
+            f"--resume: expected samples in {folder} that can be read, got damaged ones ({error}); delete it, or "
             "choose another with -o"
         ) from None
     if different := [key for key in identity if before.get(key) != identity[key]]:
