@@ -159,7 +159,7 @@ def read_columns(path: Path) -> pyarrow.Table:
 
 
 def structures_of(
-    sites: Sequence[Sites], properties: Mapping[str, Sequence[float | None]] | None = None
+    sites: Sequence[Sites], properties: Mapping[str, Sequence[float | int | None]] | None = None
 ) -> Structures:
     """Tensors of crystals, in float32. Properties that are None become NaN."""
     contents = Contents.of([s.numbers.tolist() for s in sites])

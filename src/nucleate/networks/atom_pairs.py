@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from nucleate.networks.embed import gaussian_basis, smooth_cutoff
@@ -37,7 +37,7 @@ class AtomPairs:
             (mask.shape[0], mask.shape[1]), place, crystal, number[which, i], number[which, j], size
         )
 
-    def flat(self, padded: Float[Tensor, "crystals atoms ..."]) -> Float[Tensor, "flat ..."]:
+    def flat(self, padded: Shaped[Tensor, "crystals atoms ..."]) -> Shaped[Tensor, "flat ..."]:
         """The atoms that are there, in one row."""
         return padded.flatten(0, 1).index_select(0, self.place)
 
@@ -75,7 +75,7 @@ def axis_waves(lowest: int, highest: int) -> Int[Tensor, "waves 3"]:
 
 
 def plane_waves(
-    difference: Float[Tensor, "pairs 3"], m: Int[Tensor, "waves 3"]
+    difference: Float[Tensor, "pairs 3"], m: Shaped[Tensor, "waves 3"]
 ) -> tuple[Float[Tensor, "pairs waves"], Float[Tensor, "pairs waves"]]:
     """cos (even) and sin (odd) of 2 pi m.(x_j - x_i): periodic, whatever cell the atoms were written in."""
     angle = 2 * math.pi * (difference @ m.to(difference).T)

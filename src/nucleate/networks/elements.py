@@ -51,12 +51,12 @@ def element_of(code: Float[Tensor, "*n 28"]) -> Int[Tensor, "*n"]:
 
     So a code that lies between elements still means one of them (Luo et al. 2025).
     """
-    row = code[..., :ROWS].argmax(-1)
     there = torch.zeros(ROWS, COLUMNS, dtype=torch.bool, device=code.device)
     number = torch.zeros(ROWS, COLUMNS, dtype=torch.long, device=code.device)
     cells = CELLS.to(code.device)
     there[cells[:, 0], cells[:, 1]] = True
     number[cells[:, 0], cells[:, 1]] = torch.arange(1, HEAVIEST + 1, device=code.device)
+    row = code[..., :ROWS].masked_fill(~there.any(1), -torch.inf).argmax(-1)
     column = code[..., ROWS:].masked_fill(~there[row], -torch.inf).argmax(-1)
     return number[row, column]
 
