@@ -438,6 +438,7 @@ def main() -> None:
     about = {
         "benchmark": "pack_practice", "starts": options.starts, "seed": options.seed,
         "methods": {method.label: method.digest for method in methods}, "steps": options.steps, "draws": options.draws,
+        "volume": options.volume,
     }  # fmt: skip
     tasks, left_out = chosen_tasks(options)
     print(f"{len(tasks)} crystals; left out: {left_out}", file=sys.stderr)

@@ -302,6 +302,7 @@ def main() -> None:
         "benchmark": "pack_quality", "samples": options.samples, "seed": options.seed,
         "criteria": list(settings.criteria), "time_limit": options.time_limit,
         "steps": options.steps, "draws": options.draws,
+        "volume": options.volume,
     }  # fmt: skip
     generators = generators_named(options.generators)
     tasks, left_out = chosen_tasks(options)

@@ -234,6 +234,9 @@ def add_sampling(parser: argparse.ArgumentParser) -> None:
     given = SamplingSettings()
     parser.add_argument("--steps", type=int, default=given.steps, help="of a learned generator")
     parser.add_argument("--draws", type=int, default=given.draws, help="of a learned sample that overlaps")
+    parser.add_argument(
+        "--volume", choices=("predicted", "sampled"), default=given.volume, help="of its cell"
+    )
 
 
 def learned(weights: str, options: argparse.Namespace) -> Source:
@@ -241,7 +244,9 @@ def learned(weights: str, options: argparse.Namespace) -> Source:
     found = read_weights(Path(weights), LearnedGenerator.name)
     if found.model.get("network") == "molcrystalnet":
         return whole_cells(found, options)
-    generator = LearnedGenerator(Path(weights), SamplingSettings(steps=options.steps, draws=options.draws))
+    generator = LearnedGenerator(
+        Path(weights), SamplingSettings(steps=options.steps, draws=options.draws, volume=options.volume)
+    )
 
     def starts(*asked: Any) -> Starts:
         made = generator.starts(*asked)

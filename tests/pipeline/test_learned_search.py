@@ -21,7 +21,8 @@ from nucleate.pipeline.generate_files import GenerateSettings, generate_files, s
 from nucleate.pipeline.learned import LearnedGenerator, SamplingSettings
 from nucleate.pipeline.predict import Prediction, PredictSettings, predict
 from nucleate.pipeline.strategy import Progress, divided, plan_round
-from nucleate.pipeline.units import run_unit
+from nucleate.pipeline.units import Kind, Unit, run_unit
+from nucleate.pipeline.workers import jobs_of
 from tests.pipeline.tiny_weights import write_tiny_weights
 
 SMALL: dict[str, Any] = {"n": 40, "space_groups": "14", "workers": 1, "energy": "forcefield"}
@@ -116,6 +117,26 @@ def test_interrupted_and_resumed_finds_the_same(
     assert again.rows == mixed.rows
 
 
+def test_learned_units_share_jobs_and_no_unit_is_lost() -> None:
+    kinds: list[tuple[Kind, int]] = [("learned", 7), ("random", 50), ("learned", 40), ("perturbed", 9)]
+    units = [Unit(0, i, 0, kind, 0, count, None) for i, (kind, count) in enumerate(kinds + kinds[:1] * 9)]
+    jobs = jobs_of(units, 50)
+    assert sorted(unit.index for job in jobs for unit in job) == list(range(len(units)))
+    assert [[u.index for u in job] for job in jobs] == [[0, 2], [1], [3], [*range(4, 11)], [11, 12]]
+    assert jobs_of(units[2:3] * 2, 10) == [(units[2],), (units[2],)]  # larger than a job is one alone
+
+
+def test_jobs_of_several_groups_do_not_depend_on_interruption(weights: Path, tmp_path: Path) -> None:
+    """Where a unit of a job is lost, the samples of all its units are made again, the same to the last bit."""
+    options = {"space_groups": "14,2,19,148", "n": 48}
+    one = run(tmp_path / "one", weights, **options)
+    for file in sorted((tmp_path / "one" / "units").glob("*"))[1::2]:
+        file.unlink()
+    again = run(tmp_path / "one", weights, **options)
+    assert again.rows == one.rows
+    assert again.run["generator"]["sampling_seconds"] > 0
+
+
 def test_a_folder_belongs_to_its_weights(mixed: Prediction, tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = mixed.folder
     other = write_tiny_weights(tmp_path_factory.mktemp("other"), seed=1)
@@ -191,7 +212,7 @@ def test_generated_mixtures(weights: Path, tmp_path: Path) -> None:
     first, second = statistics(rows)
     assert first.startswith("random: 7 of 7 (drawn 7 times)")
     assert second.startswith("molcrystalflow: 7 of 7 (drawn ")
-    assert "times that of the atoms, density" in second
+    assert "times the predicted one, density" in second
 
 
 def test_samples_without_a_cell_are_rows_with_a_failure(

@@ -37,7 +37,7 @@ Row = dict[str, Any]
 def generate_files(source: str, folder: Path, settings: GenerateSettings | None = None) -> list[Row]:
     """Write folder/0001.cif ...; starts are spread over space groups by their prior. One row a packing asked for.
 
-    `draws` says how often it was drawn, `volume_drawn` the volume then over that of the atoms, `clash_drawn` whether
+    `draws` says how often it was drawn, `volume_drawn` the volume then over the predicted one, `clash_drawn` whether
     molecules overlapped then. A sample without a sound cell has no file, but a `failure`. Raises InputError for what
     cannot be read or generated, before anything is written.
     """
@@ -103,7 +103,7 @@ def statistics(rows: list[Row]) -> list[str]:
             volume, density = (
                 _spread([row[key] for row in kept]) for key in ("volume_drawn", "density_g_cm3")
             )
-            text += f"; volume drawn {volume} times that of the atoms, density {density} g/cm³"
+            text += f"; volume drawn {volume} times the predicted one, density {density} g/cm³"
         lines.append(text)
     return lines
 

@@ -27,7 +27,7 @@ from nucleate.pipeline.learned import LearnedGenerator, shares_of
 from nucleate.pipeline.minima import Minima
 from nucleate.pipeline.strategy import Plan, Progress, plan_round
 from nucleate.pipeline.units import Kind, SearchSettings, Unit, UnitResult, load_unit, save_unit
-from nucleate.pipeline.workers import Workers
+from nucleate.pipeline.workers import Job, Workers, jobs_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,9 +83,18 @@ def search(
                 plan = plan_round(
                     number, settings.n, settings.rounds, settings.perturb, state, minima.energy, minima.arm
                 )
-                units = units_of(plan, number, settings, state, minima)
+                jobs = jobs_of(units_of(plan, number, settings, state, minima), settings.unit)
                 stopped = _run_round(
-                    workers, units, minima, plan, empty, folder, deadline, known, progress, settings.n
+                    workers,
+                    jobs,
+                    minima,
+                    plan,
+                    empty,
+                    folder,
+                    deadline,
+                    known,
+                    progress,
+                    settings.n,
                 )
                 minima = Minima.merge(arms, empty, known)
                 state = state.after(plan, minima.energy, minima.arm)
@@ -123,7 +132,7 @@ def units_of(
 
 def _run_round(
     workers: Workers,
-    units: list[Unit],
+    jobs: list[Job],
     minima: Minima,
     plan: Plan,
     empty: list[Packings],
@@ -133,15 +142,18 @@ def _run_round(
     progress: Callable[[int, int, Minima | None], None] | None,
     asked: int,
 ) -> Literal["", "time", "user"]:
-    """Run the units that have no file yet; appends results to `known` in the order of units. Why it was cut short."""
+    """Run the jobs that lack a file of theirs; appends results to `known` in the order of units. Why it was cut short.
+
+    A job is done again as a whole, so that its samples are what they were to the last bit.
+    """
     results: dict[int, UnitResult] = {}
-    todo: list[Unit] = []
-    for unit in units:
-        found = load_unit(folder / f"{unit.name}.safetensors", unit, empty[unit.arm]) if folder else None
-        if found is None:
-            todo.append(unit)
+    todo: list[Job] = []
+    for job in jobs:
+        found = [_finished(unit, folder, empty) for unit in job]
+        if all(found):
+            results |= {r.unit.index: r for r in found if r is not None}
         else:
-            results[unit.index] = found
+            todo.append(job)
     before = sum(r.unit.count for r in known)
     interrupted = False
     try:
@@ -157,7 +169,12 @@ def _run_round(
     known.extend(results[i] for i in sorted(results))
     if interrupted:
         return "user"
-    return "" if len(results) == len(units) else "time"
+    return "" if len(results) == sum(map(len, jobs)) else "time"
+
+
+def _finished(unit: Unit, folder: Path | None, empty: list[Packings]) -> UnitResult | None:
+    """What an earlier run left of a unit."""
+    return load_unit(folder / f"{unit.name}.safetensors", unit, empty[unit.arm]) if folder else None
 
 
 def warm_up(composition: Composition, arm: Arm, field: ForceField) -> None:

@@ -28,7 +28,7 @@ from nucleate.physics.minimise import (
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.deduplicate import Distinct, DuplicateTolerance, distinct_crystals
 from nucleate.pipeline.generate import Arm, Composition, perturbed_packings, random_packings
-from nucleate.pipeline.learned import LearnedGenerator, Starts
+from nucleate.pipeline.learned import Starts
 
 
 class SearchSettings(BaseModel, frozen=True, extra="forbid"):
@@ -92,14 +92,14 @@ def run_unit(
     settings: SearchSettings,
     unit: Unit,
     parents: Packings | None,
-    generator: LearnedGenerator | None = None,
+    learned: Starts | None = None,
 ) -> UnitResult:
     """Generate, press, minimise roughly, keep the promising and distinct ones, minimise tightly.
 
-    A learned unit needs the `generator`, a perturbed one its `parents`.
+    A learned unit needs its starts, which are `learned` with those of other units; a perturbed one its `parents`.
     """
     clock = Clock()
-    starts = _starts(composition, arm, settings, unit, parents, generator)
+    starts = _starts(composition, arm, settings, unit, parents, learned)
     clock.lap("generate")
     pressed = minimise(starts.packings, field, PRESS)
     clock.lap("press")
@@ -145,14 +145,14 @@ def _starts(
     settings: SearchSettings,
     unit: Unit,
     parents: Packings | None,
-    generator: LearnedGenerator | None,
+    learned: Starts | None,
 ) -> Starts:
-    numbered = (composition, arm, unit.first, unit.count, settings.seed, settings.sequence)
     if unit.kind == "random":
+        numbered = (composition, arm, unit.first, unit.count, settings.seed, settings.sequence)
         return Starts.of(random_packings(*numbered), unit.first)
     if unit.kind == "learned":
-        assert generator is not None, "a learned unit needs a generator"
-        return generator.starts(*numbered)
+        assert learned is not None, "a learned unit needs its starts"
+        return learned
     assert parents is not None, "a perturbed unit needs parents"
     children = perturbed_packings(parents, unit.count, settings.seed, f"{arm.key}/{unit.name}")
     return Starts.of(children, unit.first)
