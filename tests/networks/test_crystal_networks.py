@@ -1,6 +1,7 @@
 """What every network of inorganic crystals obeys, and CSPNet against its definition written out edge by edge."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -26,7 +27,8 @@ def contents(generator: torch.Generator, atoms: int = max(SIZES)) -> torch.Tenso
 def told(numbers: torch.Tensor, generator: torch.Generator, conditions: int = 0) -> AtomsTold:
     values = torch.randn(len(numbers), conditions, generator=generator)
     known = (torch.arange(len(numbers) * conditions) % 2).reshape(len(numbers), conditions).float()
-    return AtomsTold(numbers, AtomPairs.of(numbers > 0), values, known)
+    cell = torch.tensor([0.0, 0, 0, -0.2, -0.4, 2.3]).expand(len(numbers), 6)
+    return AtomsTold(numbers, AtomPairs.of(numbers > 0), values, known, cell, torch.full((6,), 0.2))
 
 
 def state(numbers: torch.Tensor, generator: torch.Generator, kinds: bool = False) -> dict[str, torch.Tensor]:
@@ -83,7 +85,7 @@ def test_permuted_atoms_are_answered_in_their_new_order(case):
     keys = torch.rand(numbers.shape, generator=generator_of(7)) + (numbers == 0) * 10
     order = keys.argsort(1)
     moved = {n: v if n == "lattice" else v.gather(1, order[..., None].expand_as(v)) for n, v in x.items()}
-    there = AtomsTold(numbers.gather(1, order), about.pairs, about.conditions, about.known)
+    there = replace(about, numbers=numbers.gather(1, order))
     expected = {
         n: v if n == "lattice" else v.gather(1, order[..., None].expand_as(v)) for n, v in answer.items()
     }
@@ -95,8 +97,13 @@ def test_a_crystal_is_answered_alike_whoever_is_beside_it(case):
     row, n = 1, SIZES[1]
     alone = {name: v[row : row + 1] if name == "lattice" else v[row : row + 1, :n] for name, v in x.items()}
     numbers = about.numbers[row : row + 1, :n]
-    own = AtomsTold(
-        numbers, AtomPairs.of(numbers > 0), about.conditions[row : row + 1], about.known[row : row + 1]
+    own = replace(
+        about,
+        numbers=numbers,
+        pairs=AtomPairs.of(numbers > 0),
+        conditions=about.conditions[row : row + 1],
+        known=about.known[row : row + 1],
+        cell=about.cell[row : row + 1],
     )
     got = network(alone, t[row : row + 1], own)
     expected = {
@@ -108,12 +115,12 @@ def test_a_crystal_is_answered_alike_whoever_is_beside_it(case):
 
 def test_kinds_times_and_known_conditions_matter_and_unknown_ones_do_not(case):
     network, x, t, about, answer = case
-    other = AtomsTold(about.numbers, about.pairs, about.conditions + 0.7, about.known)
+    other = replace(about, conditions=about.conditions + 0.7)
     got = network(x, t, other)
     changed = (got["lattice"] - answer["lattice"]).abs().amax(1) > 1e-5
     assert changed.all()  # one of the two conditions of each crystal is known
-    hidden = AtomsTold(about.numbers, about.pairs, about.conditions, torch.zeros_like(about.known))
-    also = AtomsTold(about.numbers, about.pairs, about.conditions + 0.7, torch.zeros_like(about.known))
+    hidden = replace(about, known=torch.zeros_like(about.known))
+    also = replace(about, conditions=about.conditions + 0.7, known=torch.zeros_like(about.known))
     assert differ(network(x, t, hidden), network(x, t, also)) == 0
     assert differ(answer, network(x, (t + 0.3) % 1, about)) > 1e-3
     if "kind" in x:
@@ -121,10 +128,7 @@ def test_kinds_times_and_known_conditions_matter_and_unknown_ones_do_not(case):
         assert answer["kind"].shape == x["kind"].shape
     else:
         numbers = torch.where(about.numbers > 0, about.numbers % HEAVIEST + 1, 0)
-        assert (
-            differ(answer, network(x, t, AtomsTold(numbers, about.pairs, about.conditions, about.known)))
-            > 1e-3
-        )
+        assert differ(answer, network(x, t, replace(about, numbers=numbers))) > 1e-3
 
 
 def test_gradients_reach_every_weight(case):

@@ -21,7 +21,7 @@ from nucleate.generative.training import mapped
 from nucleate.geometry.lattice import lattice_from_log
 from nucleate.geometry.manifold import State
 from nucleate.geometry.torus import wrap_difference
-from nucleate.models.crystalflow import CrystalFlow, Sampling
+from nucleate.models.crystalflow import CELL_WIDTH, CrystalFlow, Sampling
 from nucleate.networks.cspnet import CSPNet
 from nucleate.networks.pairnet import PairNet
 
@@ -185,12 +185,13 @@ def _chosen(table: Table, settings: CrystalFlowSettings, marks: list[bool], want
 def flow_of(settings: CrystalFlowSettings) -> CrystalFlow:
     """The flow of these settings, before it has learnt anything."""
     kinds, conditions = settings.task == "dng", len(settings.conditions)
+    says = CELL_WIDTH[settings.recipe]
     network: nn.Module
     if settings.network == "pairnet":
-        network = PairNet(settings.width, settings.layers, settings.pair_width, kinds, conditions)
+        network = PairNet(settings.width, settings.layers, settings.pair_width, kinds, conditions, says)
     else:
         network = CSPNet(
-            settings.width, settings.layers, settings.harmonics, settings.miller, kinds, conditions
+            settings.width, settings.layers, settings.harmonics, settings.miller, kinds, conditions, says
         )
     return CrystalFlow(network, settings.recipe, settings.conditions, kinds)
 

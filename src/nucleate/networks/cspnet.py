@@ -34,13 +34,16 @@ class AtomsTold:
     """What a network is told besides the state: the same at all times, so computed once.
 
     `numbers` are atomic numbers, 0 for padding; a network that generates kinds sees only which are 0. A condition is a
-    property as a standard score; where it is not `known` the crystal is one of any value.
+    property as a standard score; where it is not `known` the crystal is one of any value. `cell` and `spread` are mean
+    and deviation of the log coordinates of cells that may have such contents.
     """
 
     numbers: Int[Tensor, "crystals atoms"]
     pairs: AtomPairs
     conditions: Float[Tensor, "crystals conditions"]
     known: Float[Tensor, "crystals conditions"]  # 1 or 0
+    cell: Float[Tensor, "crystals 6"]
+    spread: Float[Tensor, " 6"]
 
 
 class ConditionEmbedding(nn.Module):
@@ -74,6 +77,7 @@ class CSPNet(nn.Module):
         miller: int = 8,
         generates_kinds: bool = False,
         conditions: int = 0,
+        cell_width: int = 6,
     ) -> None:
         super().__init__()
         self.generates_kinds = generates_kinds
@@ -90,7 +94,7 @@ class CSPNet(nn.Module):
         self.layers = nn.ModuleList(CSPLayer(width, len(waves)) for _ in range(layers))
         self.last = nn.LayerNorm(width)
         self.frac = nn.Linear(width, 3, bias=False)
-        self.lattice = nn.Linear(width, 6, bias=False)
+        self.lattice = nn.Linear(width, cell_width, bias=False)
         self.code = nn.Linear(width, CODE) if generates_kinds else None
 
     def forward(self, state: State, t: Float[Tensor, " crystals"], told: AtomsTold) -> State:

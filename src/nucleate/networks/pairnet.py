@@ -40,14 +40,12 @@ VECTORS = SHELLS + HARMONICS  # of each pair: towards the images in each shell, 
 PUSHES = 8  # vectors of an atom in each layer
 GRAPH = (
     TIME_WIDTH + 6 + 2 + SHELLS
-)  # time, k, log of the number of atoms and of the volume of each, images of itself
+)  # time, cell as scores, logs of number and volume of atoms, images of itself
 
 
 class PairNet(nn.Module):
-    """State -> the end point of the lattice, velocities of the fractional coordinates and, if asked, of the kinds.
-
-    Symmetries as `CSPNet`. Small first steps: it begins by saying that cells stay as they are and nothing moves.
-    """
+    """State -> the same fields as `CSPNet`, with the same symmetries. Small first steps: it begins by saying little.
+    `cell_width` is how many numbers it says of a cell."""
 
     def __init__(
         self,
@@ -56,6 +54,7 @@ class PairNet(nn.Module):
         pair_width: int = 96,
         generates_kinds: bool = False,
         conditions: int = 0,
+        cell_width: int = 6,
     ) -> None:
         super().__init__()
         self.generates_kinds = generates_kinds
@@ -79,7 +78,7 @@ class PairNet(nn.Module):
         self.layers = nn.ModuleList(PairLayer(width, pair_width) for _ in range(layers))
         self.last = nn.LayerNorm(width)
         self.frac = _head(width, 3)
-        self.lattice = _head(width, 6)
+        self.lattice = _head(width, cell_width)
         self.out_code = _head(width, CODE) if generates_kinds else None
 
     def forward(self, state: State, t: Float[Tensor, " crystals"], told: AtomsTold) -> State:
@@ -100,7 +99,7 @@ class PairNet(nn.Module):
         h = self.last(h)
         answer = {
             "frac": pairs.padded(pushed + self.frac(h)),
-            "lattice": state["lattice"] + self.lattice(pairs.mean(h)),
+            "lattice": self.lattice(pairs.mean(h)),
         }
         if self.out_code is not None:
             answer["kind"] = pairs.padded(self.out_code(h))
@@ -115,7 +114,8 @@ class PairNet(nn.Module):
         size = pairs.size.log().to(k)
         volume = math.sqrt(3) * k[:, 5] - size
         alone = self_images(lattice, self.raw, CUTOFF)
-        cell = torch.cat([time_waves(t, TIME_WIDTH), k, size[:, None], volume[:, None], alone], -1)
+        scores = (k - told.cell) / told.spread
+        cell = torch.cat([time_waves(t, TIME_WIDTH), scores, size[:, None], volume[:, None], alone], -1)
         difference = pairs.difference(pairs.flat(state["frac"]))
         cosine, sine = plane_waves(difference, self.waves)
         images = NearImages(difference, lattice, pairs.pair_crystal())
