@@ -27,6 +27,7 @@ from nucleate.networks.pairnet import PairNet
 
 SPLITS = {"train": ("train",), "val": ("val", "valid", "validation")}
 HELD_SHARE = 20  # one crystal in so many validates, where the folder has no table for that
+VOLUME = "volume_per_atom"  # Å^3, a property that every table has
 FOUND_RMS, FOUND_CELL = (
     0.5,
     0.3,
@@ -43,7 +44,9 @@ class CrystalFlowSettings(BaseModel, frozen=True, extra="forbid"):
         "default", description="noise, coupling and loss: ours or the published ones"
     )
     task: Literal["csp", "dng"] = Field("csp", description="kinds of atoms given, or generated (de novo)")
-    conditions: tuple[str, ...] = Field((), description="columns of properties to be conditioned on")
+    conditions: tuple[str, ...] = Field(
+        (), description="properties to be conditioned on: columns, or volume_per_atom (Å^3)"
+    )
     width: PositiveInt = Field(256, description="features of an atom (published: 512)")
     layers: PositiveInt = Field(5, description="rounds of messages (published: 6)")
     pair_width: PositiveInt = Field(96, description="features of a pair (pairnet)")
@@ -174,11 +177,12 @@ def _chosen(table: Table, settings: CrystalFlowSettings, marks: list[bool], want
     rows = [row for row, mark in enumerate(marks) if mark == wanted]
     if not rows:
         raise InputError("expected crystals to learn from and others to validate on, got none of one kind")
-    if lacking := [name for name in settings.conditions if name not in table.columns]:
+    columns = {VOLUME: [s.volume / len(s) for s in table.sites], **table.columns}
+    if lacking := [name for name in settings.conditions if name not in columns]:
         raise InputError(
-            f"conditions: expected columns of the table ({', '.join(table.columns)}), got {', '.join(lacking)}"
+            f"conditions: expected columns of the table ({', '.join(columns)}), got {', '.join(lacking)}"
         )
-    properties = {name: [table.columns[name][row] for row in rows] for name in settings.conditions}
+    properties = {name: [columns[name][row] for row in rows] for name in settings.conditions}
     return structures_of([table.sites[row] for row in rows], properties)
 
 
