@@ -9,8 +9,8 @@ import typer
 
 
 def train(
-    name: Annotated[str, typer.Argument(help="What to train: molcrystalflow.")],
-    data: Annotated[Path | None, typer.Option(help="Folder of the data to learn from.")] = None,
+    name: Annotated[str, typer.Argument(help="What to train: molcrystalflow or crystalflow.")],
+    data: Annotated[Path | None, typer.Option(help="Folder (or table) of the data to learn from.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder; by default trained/NAME.")
     ] = None,
@@ -18,7 +18,8 @@ def train(
         Path | None, typer.Option(help="TOML file with the tables training and model.")
     ] = None,
     network: Annotated[
-        str | None, typer.Option(help="pose, or molcrystalnet (the published one); replaces model.network.")
+        str | None,
+        typer.Option(help="pose or pairnet; molcrystalnet or cspnet (published); sets model.network."),
     ] = None,
     start: Annotated[
         Path | None, typer.Option("--from", help="Weights to begin with: weights or checkpoint.safetensors.")

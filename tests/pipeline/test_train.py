@@ -165,7 +165,7 @@ def test_settings_that_are_refused():
 def test_what_cannot_be_trained():
     with pytest.raises(InputError, match=r"expected a system to train \(.*toy.*\), got 'tyo'"):
         train("tyo", Path("data"), Path("out"))
-    with pytest.raises(InputError, match="--data: expected a folder, got nowhere"):
+    with pytest.raises(InputError, match="--data: expected a folder or a table, found none at nowhere"):
         train("toy", Path("nowhere"), Path("out"))
     with pytest.raises(InputError, match="expected settings as TOML in nowhere"):
         quick(settings=Path("nowhere.toml"))
@@ -273,6 +273,9 @@ def test_an_option_of_the_command_line_replaces_a_setting(tmp_path: Path) -> Non
 )
 def test_settings_of_the_examples_are_read(path: Path):
     """And those of the shipped weights are the ones of their files."""
+    if path.stem.startswith("crystalflow"):
+        read_settings(path, system_named("crystalflow"))
+        return
     _, model = read_settings(path, system_named("molcrystalflow"))
     shipped = json.loads((ROOT / "src" / "nucleate" / "weights" / "molcrystalflow.json").read_text())
     card = {"molcrystalflow": shipped["before"], "fine_tuning": shipped}.get(path.stem)
