@@ -210,8 +210,9 @@ def test_without_smact_everything_else_is_told(
 
     monkeypatch.setattr(verb, "require_smact", missing)
     result = evaluate_inorganic(samples, references, InorganicEvaluation(controls=1))
-    assert at(result, "20").valid is None
-    assert at(result, "20").any.found.hits == 2
+    assert list(result.predictions.own) == ["1", "2"]  # of 20 that were asked about there are two
+    assert at(result, "2").valid is None
+    assert at(result, "2").any.found.hits == 2
     assert result.real.composition is None
     assert any("smact is not there" in w for w in result.warnings)
 

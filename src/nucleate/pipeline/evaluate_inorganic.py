@@ -312,10 +312,11 @@ class _CspJob:
             if not rows:
                 raise
         finished = {name: self.references[name] for name in targets if name not in set(pending)}
+        most = 1 + max((row["sample"] for row in rows if row["source"] == PREDICTION), default=0)
+        top = sorted({min(k, most) for k in self.settings.top})  # no more than there are
         scores = [
             summarise_csp(
-                rows, source, finished, {name: valid[name] for name in finished}, preset.stols[0],
-                self.settings.top, everyone,
+                rows, source, finished, {name: valid[name] for name in finished}, preset.stols[0], top, everyone,
             )
             for source in (PREDICTION, CONTROL)
         ]  # fmt: skip
