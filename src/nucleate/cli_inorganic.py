@@ -57,6 +57,10 @@ def generate_crystalflow(
         typer.Option(help="What nucleate train crystalflow wrote; those of the package if not given."),
     ] = None,
     steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 20,
+    method: Annotated[str, typer.Option(help="euler, or heun with two evaluations a step.")] = "euler",
+    anneal: Annotated[
+        float, typer.Option(help="How much coordinates are hurried; 0: the learnt flow.")
+    ] = 5.0,
     relax: Annotated[
         str | None, typer.Option(help="Energy model to relax with: chgnet, mace, ... or ase:module:Class.")
     ] = None,
@@ -86,6 +90,7 @@ def generate_crystalflow(
         {
             "formula": formula, "formula_units": formula_units, "formula_list": formula_list, "n": n,
             "condition": conditions(condition or []), "guidance": guidance, "weights": weights, "steps": steps,
+            "method": method, "anneal": anneal,
             "relax": relax, "relax_steps": relax_steps, "workers": workers, "symprec": symprec, "seed": seed,
         }
     )  # fmt: skip

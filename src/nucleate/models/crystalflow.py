@@ -67,11 +67,15 @@ CONDITION_DROP = 0.2  # share of crystals that are learnt without their conditio
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to walk from noise to crystals; `anneal` is the slope by which coordinates are hurried (published: 5)."""
+    """How to walk from noise to crystals; `anneal` is the slope by which coordinates are hurried towards the data.
+
+    Hurried Euler steps are the default: on 250 validation crystals 30 % were found with 20 of them, and with 39
+    evaluations of Heun's method along the learnt flow itself 24 % (docs/inorganic.md).
+    """
 
     steps: int = 20
-    method: Literal["heun", "euler"] = "heun"
-    anneal: float = 0.0
+    method: Literal["heun", "euler"] = "euler"
+    anneal: float = 5.0
     guidance: float = 1.0  # 1: as conditioned; more: beyond; 0: conditions are not listened to
 
 

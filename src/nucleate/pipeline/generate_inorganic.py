@@ -11,11 +11,11 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow.parquet
 from ase.data import chemical_symbols
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from nucleate.crystal.sites import NEARLY, sites_from_cif
 from nucleate.errors import InputError
@@ -52,6 +52,8 @@ class InorganicSettings(BaseModel, frozen=True, extra="forbid"):
     condition: dict[str, float] = {}  # property -> what it shall be, in the units of the training
     guidance: float = Field(1.0, ge=0, le=100)  # 1: as conditioned; more: beyond
     steps: PositiveInt = Field(20, le=10_000)
+    method: Literal["euler", "heun"] = "euler"
+    anneal: NonNegativeFloat = 5.0  # slope by which coordinates are hurried
     relax: str | None = None  # energy model
     relax_steps: PositiveInt = 200
     workers: PositiveInt = Field(1, le=256)  # processes that relax
@@ -250,7 +252,9 @@ class Run:
             self.interrupted = True
 
     def _fill(self, batch: Sequence[Task]) -> None:
-        asked = Sampling(steps=self.settings.steps, guidance=self.settings.guidance)
+        asked = Sampling(
+            self.settings.steps, self.settings.method, self.settings.anneal, self.settings.guidance
+        )
         samples = sampled(self.flow, batch, asked, self.settings.condition)
         self.clock.lap("sample")
         if self.model is not None:
@@ -263,7 +267,8 @@ class Run:
     def _keep(self, sample: Sample) -> None:
         settings = self.settings
         about = {"generator": SYSTEM, "weights": self.weights.digest, "seed": settings.seed}
-        about |= {"steps": settings.steps, "guidance": settings.guidance}
+        about |= {"steps": settings.steps, "method": settings.method, "anneal": settings.anneal}
+        about |= {"guidance": settings.guidance}
         about |= {f"condition {name}": value for name, value in settings.condition.items()}
         row = written(sample, self.folder, about, settings.symprec, settings.relax)
         self.rows[row["id"]] = row
