@@ -1,4 +1,4 @@
-"""`nucleate data`: make, import and look at the crystals that generators learn from."""
+"""`nucleate data`: make, import and look at the crystals, and clusters of them, that generators learn from."""
 
 import json
 import math
@@ -121,6 +121,45 @@ def import_(
     if result.interrupted:
         errors.print("interrupted; what is finished is kept, and --resume goes on", style="yellow")
     if result.interrupted or not crystals:
+        raise typer.Exit(1)
+
+
+@data.command()
+def clusters(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A folder of CIFs, a data set of crystals, or the folders of COD-Cluster17."),
+    ],
+    output: Folder,
+    n: Annotated[int | None, typer.Option("-n", "--n", min=1, help="Crystals drawn from the source.")] = None,
+    size: Annotated[int, typer.Option(min=2, help="Molecules of a cluster.")] = 17,
+    lowest: Annotated[
+        bool, typer.Option("--lowest", help="Only the lowest crystal known of each molecule.")
+    ] = False,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Another seed: other crystals drawn.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Cut clusters out of crystals of one kind of molecule: one and its nearest neighbours.
+
+    Example: nucleate data clusters data/cod -o data/clusters
+    """
+    from nucleate.cli import errors, out, progress_bar
+    from nucleate.pipeline.cluster_data import RECORD, ClusterSettings, make_clusters
+
+    settings = ClusterSettings(size=size, n=n, lowest=lowest, seed=seed)
+    with progress_bar() as tell:
+        made = make_clusters(source, output, settings, lambda i, m, note: tell("clusters", i, m, note))
+    if as_json:
+        counts = {"asked": made.asked, "splits": made.splits, "interrupted": made.interrupted}
+        print(json.dumps({"folder": str(output), "outcomes": dict(made.outcomes.most_common()), **counts}))
+    else:
+        places = ", ".join(f"{name} {count}" for name, count in made.splits.items())
+        out.print(f"{made.clusters} clusters in {output}: {places or 'none'}", style="bold")
+        _show_outcomes(made.outcomes, made.asked, "crystals")
+        out.print(f"{output / RECORD} says what was left out, and why")
+    if made.interrupted:
+        errors.print("interrupted; what is finished is kept", style="yellow")
+    if made.interrupted or not made.clusters:
         raise typer.Exit(1)
 
 

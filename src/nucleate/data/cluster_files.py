@@ -50,7 +50,7 @@ SCHEMA = pyarrow.schema(
 FINAL, INITIAL = "FinalPositions", "InitialPositions"
 FINAL_END, INITIAL_END = "_cluster16.csv", "_cluster16_noised.csv"
 TABLE = Chem.GetPeriodicTable()
-SYMBOLS = {TABLE.GetElementSymbol(z): z for z in range(1, 119)}
+SYMBOLS = {TABLE.GetElementSymbol(z): z for z in range(1, 119)} | {"D": 1}
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,8 +182,8 @@ def published_names(folder: Path) -> list[str]:
 def read_published(folder: Path, name: str) -> ClusterRecord:
     """One published cluster, both files centred on the central molecule's centroid in the final one.
 
-    The central molecule, made the first, is the one nearest to the mean of the final centroids; the others keep the
-    order of the files. Bonds are perceived from the final positions of the central molecule. Raises InputError with
+    The central molecule, made the first, is the one whose farthest neighbour is nearest; the others keep the order of
+    the files. Bonds are perceived from the final positions of the central molecule. Raises InputError with
     reason "unreadable", "no partner" (the noised file lacks), "other molecules" (the two files, or the copies,
     disagree about atoms) or "clash".
     """
@@ -198,7 +198,7 @@ def read_published(folder: Path, name: str) -> ClusterRecord:
             "other molecules",
         )
     centroids = final.mean(1)
-    first = int((centroids - centroids.mean(0)).norm(dim=-1).argmin())
+    first = int(torch.cdist(centroids, centroids).amax(1).argmin())
     rest = torch.arange(len(final)) != first
     order = torch.cat([torch.tensor([first]), torch.nonzero(rest).flatten()])
     origin = centroids[first]

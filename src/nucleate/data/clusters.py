@@ -1,6 +1,6 @@
 """Clusters out of crystals, and the loose clusters that crystallization starts from.
 
-    crystal --a molecule and its nearest neighbours--> final positions --each molecule moved rigidly--> initial positions
+    crystal --a molecule and its nearest neighbours--> final positions --every molecule moved--> initial positions
 
 Clusters of 17 copies of one molecule, after Liu et al., "CrystalFlow" (GRaM workshop at ICML, 2024). How far their
 molecules were moved is not published; the sizes of `Loosening` are ours.
