@@ -8,8 +8,8 @@ All else follows from the three coefficients and their slopes in time:
     score of p_t(x | x_0, x_1)  s = -(x - mean) / sigma^2 = -eps / sigma
 
 The paper prints x_0 where x stands in the velocities of VE and VP (its eq. 29 and 32); that is not the velocity of
-these paths. Diffusions have no x_0 in their mean (a = 0). Averaged over the data that x may lead to, score and velocity say
-the same, b x_1 = x + sigma^2 s, and with D = sigma^2 (b'/b - sigma'/sigma)
+these paths. Diffusions have no x_0 in their mean (a = 0). Averaged over the data that x may lead to, score and
+velocity say the same, b x_1 = x + sigma^2 s, and with D = sigma^2 (b'/b - sigma'/sigma)
 
     dx = [(b'/b) x + D s] dt                               the probability flow
     dx = [(b'/b) x + 2 D s] dt + sqrt(2 D) dW              the reverse-time diffusion

@@ -9,9 +9,9 @@ ever written down: it is linear in the Gaussians, so that sum_j W_ij phi_j = sum
 the matrix g of all pairs, the same in every layer, and the scaled messages of the atoms. No memory is taken for each
 edge and channel, and a matrix product is what a CPU does best. The price: a short cut-off costs as much as a long one.
 
-Two changes that leave the family of functions as it was, but where training starts: sums are divided by a fixed number
-of neighbours, since a cut-off of 20 Å has hundreds, and the filter has no bias, since Gaussians as wide as they are
-apart add up to a constant.
+Two changes that move where training starts and hardly what can be learned: sums are divided by a fixed number of
+neighbours, since a cut-off of 20 Å has hundreds (a filter could learn that factor), and filters have no bias, since
+Gaussians as wide as they are apart nearly add up to a constant.
 """
 
 from collections.abc import Sequence
