@@ -60,7 +60,7 @@ class Assignment:
 
 def assignments(
     truth: Float[Tensor, "molecules atoms 3"],
-    predicted: Float[Tensor, "molecules atoms 3"],
+    predicted: Float[Tensor, "_ _ 3"],
     automorphisms: Int[Tensor, "maps atoms"] | None = None,
     mirror: bool = False,
 ) -> list[Assignment]:

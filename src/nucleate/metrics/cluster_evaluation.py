@@ -63,7 +63,7 @@ def judge_cluster(
     target: str,
     sample: int,
     truth: Cluster,
-    predicted: Float[Tensor, "molecules atoms 3"] | None,
+    predicted: Float[Tensor, "_ _ 3"] | None,
     failure: str | None = None,
     automorphisms: Int[Tensor, "maps atoms"] | None = None,
     n: int = 15,
@@ -156,9 +156,10 @@ class ClusterScores:
     published: Published
     best_of: dict[str, BestOf]  # k ("1", "10")
     clash_free: Rate  # samples without two molecules inside each other, out of all asked for
-    neighbour_error: float  # Å, mean over the measured samples
-    volume_mean_absolute_error: float  # relative, mean over the measured samples
-    volume_bias: float  # relative
+    neighbour_error: float  # Å, mean over the samples that have positions
+    surrounded: Rate  # samples whose middle molecule has a closed Voronoi cell, out of all asked for
+    rmad: float  # mean |V - V_true| / V_true over those
+    bias: float  # mean (V - V_true) / V_true
 
     def as_json(self) -> dict[str, Any]:
         """Plain numbers; a rate is {"hits", "asked"}, an unknown number null."""
@@ -180,8 +181,9 @@ def summarise_clusters(
         best_of={str(k): _best_of([r for r in own if r["sample"] < k], targets) for k in top},
         clash_free=Rate(sum(row["collision_between"] == 0 for row in own), len(own)),
         neighbour_error=_mean(_values(own, "neighbour_error_A")),
-        volume_mean_absolute_error=_mean([abs(v) for v in volume]),
-        volume_bias=_mean(volume),
+        surrounded=Rate(len(volume), len(own)),
+        rmad=_mean([abs(v) for v in volume]),
+        bias=_mean(volume),
     )
 
 
