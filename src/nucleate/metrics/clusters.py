@@ -145,7 +145,8 @@ def _least_pm(truth: Tensor, predicted: Tensor, automorphisms: Tensor | None) ->
         distances(z.double().flatten(0, 1)).reshape(m, n, m, n).transpose(1, 2).reshape(m * m, n * n)
         for z in (truth, named)
     ]
-    overlap = (blocks[0] @ blocks[1].T).reshape(m, m, m, m)
+    # single precision decides as well, in half the time; the answer is double
+    overlap = (blocks[0].float() @ blocks[1].float().T).double().reshape(m, m, m, m)
     starts = torch.stack([torch.arange(m), *(a.molecule for a in found)])
     best = named[largest_overlap(overlap, starts)]
     return min(float(pm_atom(truth.double(), z)) for z in (best, predicted.double()))
