@@ -108,16 +108,45 @@ def test_the_choice_of_cell_does_not_matter(crystals: dict[str, Crystal]) -> Non
 
 
 def test_ties_are_broken_by_number_and_not_by_rounding(crystals: dict[str, Crystal]) -> None:
-    """A centrosymmetric shell comes in pairs at one distance; noise far below the tie leaves the order alone."""
-    crystal = crystals["cod_2002929"]
-    first = nearest_images(crystal.lattice, crystal.centroids @ crystal.lattice, 17)
-    noise = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
-    shaken = crystal.lattice + 1e-10 * noise
-    again = nearest_images(shaken, crystal.centroids @ shaken, 17)
-    assert torch.equal(first[0], again[0])
-    assert torch.equal(first[1], again[1])
-    distance = (first[1].double() @ crystal.lattice).norm(dim=-1)
-    assert (distance.diff() < 1e-9).sum() >= 8  # there are ties to break
+    """A screw axis and a threefold one bring neighbours equally far; noise far below `TIE` leaves the order alone."""
+    for name in (URO.stem, "cod_2000380"):
+        crystal = crystals[name]
+        noise = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        shaken = crystal.lattice + 1e-9 * noise
+        first, again = (
+            nearest_images(cell, crystal.centroids @ cell, 17) for cell in (crystal.lattice, shaken)
+        )
+        assert torch.equal(first[0], again[0])
+        assert torch.equal(first[1], again[1])
+        far = ((crystal.centroids[first[0]] + first[1] - crystal.centroids[0]) @ shaken).norm(dim=-1)
+        assert (far.diff() < 0).any()  # there are ties that rounding would have broken otherwise
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_no_image_is_overlooked(seed: int) -> None:
+    """In skewed and flat cells, with molecules listed many cells away."""
+    g = torch.Generator().manual_seed(seed)
+    edges = torch.diag(3 + 30 * torch.rand(3, dtype=torch.float64, generator=g) ** 2)
+    lattice = edges @ (torch.eye(3) + torch.tril(torch.rand(3, 3, dtype=torch.float64, generator=g), -1))
+    frac = torch.rand(1 + seed % 3, 3, dtype=torch.float64, generator=g)
+    away = torch.randint(-20, 20, (len(frac), 3), generator=g)
+    molecule, shift = nearest_images(lattice, (frac + away) @ lattice, 17)
+    found = (((frac + away)[molecule] + shift - frac[0] - away[0]) @ lattice).norm(dim=-1)
+    cells = torch.cartesian_prod(*[torch.arange(-12.0, 13.0, dtype=torch.float64)] * 3)
+    every = ((frac[:, None] + cells - frac[0]) @ lattice).norm(dim=-1).flatten().sort().values
+    torch.testing.assert_close(found, every[:17], atol=1e-4, rtol=0)
+    assert (molecule[0], shift[0].tolist()) == (0, [0, 0, 0])
+
+
+def test_copies_that_are_nearly_alike_keep_their_own_shapes(crystals: dict[str, Crystal]) -> None:
+    """Atoms moved by less than the tolerance of the symmetry stay where they are, to the last digit."""
+    crystal = crystals[URO.stem]
+    noise = torch.randn(crystal.frac.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    shaken = crystal.replace(frac=crystal.frac + 1e-4 * noise @ torch.linalg.inv(crystal.lattice))
+    cluster = cluster_of(shaken)
+    x = cluster.positions
+    assert float(off_lattice(shaken, cluster).max()) < 1e-9
+    assert float(kabsch(x, x[:1].expand_as(x), allow_mirror=True).rmsd.max()) > 1e-5
 
 
 def test_a_flat_cell_is_searched_far_enough() -> None:
