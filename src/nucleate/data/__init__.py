@@ -4,6 +4,7 @@
 |---|---|
 | `predictions/` | readers of what generators of crystals write, ours and others' |
 | `packed` | rigid-molecule crystals as rows of parquet shards |
+| `inorganic` | tables of inorganic crystals as tensors; volumes of elements |
 | `molecule_features` | the 18 features of a molecule that MolCrystalFlow tells its network |
 | `space_groups` | how often organic molecules choose each space group |
 | `splits` | what may be learnt from, and what is kept to measure, by molecule |

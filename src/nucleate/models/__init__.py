@@ -6,5 +6,7 @@
 | `molcrystalflow_training` | what `nucleate train molcrystalflow` does with a folder of crystals |
 | `molcrystalflow_whole_cell` | the published network: whole cells, in P1 or exactly symmetric |
 | `molcrystalflow_whole_cell_training` | its settings, its lesson and what it is measured by |
+| `crystalflow` | inorganic crystals: cell, coordinates and kinds of atoms, with conditions |
+| `crystalflow_training` | what `nucleate train crystalflow` does with a table |
 | `whole_cell_packings` | new packings of molecules in a group from it |
 """
