@@ -198,11 +198,7 @@ class CrystalFlow(nn.Module):
             raw[:, place] = torch.as_tensor(given.get(name, math.nan), dtype=torch.float32, device=device)
         known = raw.isfinite()
         scores = torch.where(known, (raw - self.property_mean) / self.property_scale, 0.0)
-        cell = torch.cat(
-            [self.shape_mean.expand(batch, 5), self.expected_volume(contents).log()[:, None] / math.sqrt(3)],
-            1,
-        )
-        spread = torch.cat([self.shape_scale, self.volume_scale[None] / math.sqrt(3)])
+        cell, spread = self.expected_cells(contents)
         return AtomsTold(contents.numbers, AtomPairs.of(contents.mask), scores, known.float(), cell, spread)
 
     def predict(self, x: State, t: Float[Tensor, " batch"], told: AtomsTold) -> State:
@@ -249,8 +245,14 @@ class CrystalFlow(nn.Module):
         if self.recipe == "published":
             scale = torch.tensor(PUBLISHED_SCALE, device=normal.device)
             return scale * (torch.tensor(PUBLISHED_MEAN, device=normal.device) + PUBLISHED_SIGMA * normal)
-        told = self.told(contents)
-        return told.cell + told.spread * normal
+        cell, spread = self.expected_cells(contents)
+        return cell + spread * normal
+
+    def expected_cells(self, contents: Contents) -> tuple[Float[Tensor, "batch 6"], Float[Tensor, " 6"]]:
+        """Mean and deviation of the log coordinates of cells with these contents."""
+        k_6 = self.expected_volume(contents).log()[:, None] / math.sqrt(3)
+        spread = torch.cat([self.shape_scale, self.volume_scale[None] / math.sqrt(3)])
+        return torch.cat([self.shape_mean.expand(len(contents), 5), k_6], 1), spread
 
     def expected_volume(self, contents: Contents) -> Float[Tensor, " batch"]:
         """Å^3 of a cell with these atoms; where kinds are generated, with so many of them."""
