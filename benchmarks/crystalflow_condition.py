@@ -78,7 +78,8 @@ def histogram_svg(rows: list[tuple[str, float, list[float]]], name: str) -> str:
     parts.append(f'<text x="{left + width / 2}" y="{bottom + 18}" text-anchor="middle">{name}</text>')
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {left + width + 30} {bottom + 28}" '
-        f'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>{"".join(parts)}</svg>\n'
+        'font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="white"/>'
+        f"{''.join(parts)}</svg>\n"
     )
 
 
