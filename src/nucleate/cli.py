@@ -53,7 +53,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON."
 Seed = Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same files.")]
 GeneratorName = Annotated[
     str,
-    typer.Option(help="Where packings come from: random, molcrystalflow (learned), or a mixture of both."),
+    typer.Option(help="random, molcrystalflow (learned), mixture, or auto: a mixture where the weights can."),
 ]
 WeightsFile = Annotated[Path | None, typer.Option(help="What nucleate train wrote, for a learned generator.")]
 EnergyName = Annotated[
@@ -82,7 +82,7 @@ def predict(
     space_groups: Annotated[
         str, typer.Option(help="common, or numbers and symbols: 14,2,P212121.")
     ] = "common",
-    generator: GeneratorName = "random",
+    generator: GeneratorName = "auto",
     weights: WeightsFile = None,
     energy: Annotated[
         str | None,

@@ -185,6 +185,19 @@ def test_what_cannot_be_generated_is_refused_before_the_folder_is_made(weights: 
     assert not out.exists()
 
 
+def test_by_default_weights_and_chance_share_the_starts(mixed: Prediction, weights: Path) -> None:
+    assert PredictSettings().generator == "auto"
+    settings = PredictSettings.model_validate({**SMALL, "weights": weights, "sampling": QUICK})
+    again = predict("NC=O", settings, mixed.folder, resume=True)  # the same search as a mixture by name
+    assert again.rows == mixed.rows
+
+
+def test_by_default_what_weights_cannot_make_starts_at_random(tmp_path: Path) -> None:
+    found = predict("O.NC=O", PredictSettings.model_validate(SMALL), tmp_path / "out")
+    assert found.run["notes"][-1] == "Random starts alone: several kinds of molecules."
+    assert set(found.run["generator"]["kinds"]) <= {"random", "perturbed"}
+
+
 # ------------------------------------------------------------------ generate
 
 

@@ -56,7 +56,8 @@ BROKEN, OVERLAPPING, CLEAR = 0, 1, 2
 FARTHEST = 4.0  # from the noise, in log coordinates: that far lengths have grown by a factor of ten or more
 
 
-Name = Literal["random", "molcrystalflow", "mixture"]
+# auto is a mixture wherever the weights can make the crystals: measured to find more of them (docs/learning.md)
+Name = Literal["auto", "random", "molcrystalflow", "mixture"]
 
 
 class SamplingSettings(BaseModel, frozen=True, extra="forbid"):
@@ -309,22 +310,23 @@ def generator_named(
 ) -> tuple[LearnedGenerator | None, float]:
     """The learned generator, if `name` asks for one, and its share of new starts in the arms that it can make.
 
-    Raises InputError for weights that cannot be used or that nobody asked for, and where it can make none of the arms.
+    Raises InputError for weights that cannot be used or that nobody asked for, and, but for `auto`, where it can make
+    none of the arms.
     """
     if name == "random":
         if weights is not None:
             raise InputError(
-                f"--weights: expected --generator molcrystalflow or mixture with {weights}, got random"
+                f"--weights: expected --generator auto, molcrystalflow or mixture with {weights}, got random"
             )
         return None, 0.0
     generator = LearnedGenerator(weights, settings)
     refused = generator.refusals(composition, arms)
-    if sum(map(len, refused.values())) == len(arms):
+    if name != "auto" and sum(map(len, refused.values())) == len(arms):
         raise InputError(
             f"--generator: expected crystals that {generator.name} can make, got {'; '.join(refused)}. Choose "
             "--generator random."
         )
-    return generator, settings.share if name == "mixture" else 1.0
+    return generator, 1.0 if name == "molcrystalflow" else settings.share
 
 
 def _flow_of(found: Weights) -> tuple[PoseFlow, int]:

@@ -62,7 +62,7 @@ class PredictSettings(BaseModel, frozen=True, extra="forbid"):
         None  # formula units in the asymmetric unit
     )
     space_groups: str = "common"
-    generator: Name = "random"
+    generator: Name = "auto"
     weights: Path | None = None  # of the learned generator; None: those of the package
     sampling: SamplingSettings = SamplingSettings()
     sequence: Literal["sobol", "random"] = "sobol"

@@ -101,6 +101,8 @@ def generator_record(result: SearchResult, generator: LearnedGenerator) -> dict[
 def refusal_notes(result: SearchResult, generator: LearnedGenerator) -> list[str]:
     """Which groups were searched with random starts alone, and why."""
     refused = generator.refusals(result.composition, result.arms)
+    if [len(arms) for arms in refused.values()] == [len(result.arms)]:
+        return [f"Random starts alone: {reason}." for reason in refused]
     return [f"Random starts alone for {', '.join(arms)}: {reason}." for reason, arms in refused.items()]
 
 
