@@ -19,7 +19,8 @@ from nucleate.crystal.sites import Sites
 from nucleate.data.inorganic import Contents, read_table
 from nucleate.files import write_atomically
 from nucleate.models.crystalflow import CrystalFlow, Sampling
-from nucleate.models.crystalflow_training import VOLUME, load_crystalflow
+from nucleate.models.crystalflow_training import VOLUME, CrystalFlowSettings, flow_of
+from nucleate.weights import read_weights
 
 BINS = 30
 
@@ -96,7 +97,8 @@ def main() -> None:
     parser.add_argument("--guidance", default="1,2")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    flow, name = load_crystalflow(options.weights), options.property
+    found, name = read_weights(options.weights, "crystalflow"), options.property
+    flow = found.fill(flow_of(found.settings(CrystalFlowSettings)))
     known = known_values(options.table, name)
     generator = torch.Generator().manual_seed(0)
     if flow.generates_kinds:

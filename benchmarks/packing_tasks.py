@@ -27,7 +27,6 @@ from nucleate.crystal.standardise import Symmetry, find_symmetry, represent_symm
 from nucleate.data.packed import data_sets, read_keys
 from nucleate.data.predictions import read_references
 from nucleate.errors import InputError
-from nucleate.generative.checkpoint import refuse_other_network
 from nucleate.geometry.symmetry import SpaceGroup
 from nucleate.metrics.heavy_molecules import molecule_key
 from nucleate.models.molcrystalflow_training import MolCrystalFlowSettings
@@ -257,11 +256,8 @@ def learned(weights: str, options: argparse.Namespace) -> Source:
 
 def whole_cells(weights: Weights, options: argparse.Namespace) -> Source:
     """The published network. Conformers and hands are dealt as among random starts; equal ones go together."""
-    settings = MolCrystalFlowSettings.model_validate(weights.model).whole_cell
-    network = network_of(settings)
-    refuse_other_network(network.state_dict(), weights.tensors, weights.path)
-    network.load_state_dict(weights.tensors)
-    flow = WholeCellFlow(network).eval().requires_grad_(False)
+    settings = weights.settings(MolCrystalFlowSettings).whole_cell
+    flow = WholeCellFlow(weights.fill(network_of(settings))).eval()
 
     def starts(composition: Composition, arm: Arm, first: int, count: int, seed: int) -> Starts:
         dealt = random_packings(composition, arm, first, count, seed)

@@ -14,8 +14,9 @@ from nucleate.data.inorganic import read_table
 from nucleate.errors import InputError
 from nucleate.generative.seeds import generator_of
 from nucleate.models.crystalflow import Sampling
-from nucleate.models.crystalflow_training import CrystalFlowSettings, load_crystalflow, prepare
+from nucleate.models.crystalflow_training import CrystalFlowSettings, flow_of, prepare
 from nucleate.pipeline.train import train
+from nucleate.weights import read_weights
 
 SMALL = {"width": 16, "layers": 1, "pair_width": 8, "validate_on": 8, "steps": 2, "batch": 8}
 SETTINGS = """
@@ -93,18 +94,11 @@ def test_trained_weights_load_and_sample(folder, tmp_path, extra):
     trained = train("crystalflow", folder, tmp_path / "out", settings=tmp_path / "s.toml")
     assert trained.card["step"] == 4
     assert ("found" in trained.card["metrics"]) == ("dng" not in extra)
-    flow = load_crystalflow(tmp_path / "out" / "weights.safetensors")
+    found = read_weights(tmp_path / "out" / "weights.safetensors", "crystalflow")
+    flow = found.fill(flow_of(found.settings(CrystalFlowSettings)))
     contents = read_table(folder / "some_val.parquet")
     asked = prepare(CrystalFlowSettings(**SMALL), folder).trainable.held.contents
     built = flow.build(flow.sample(asked, [generator_of(1)], Sampling(2)), asked)
     assert all(isinstance(b, Sites) for b in built)
     assert len(contents.sites) == 4
     assert float(flow.sizes.sum()) == trained.card["data"]["crystals"]
-
-
-def test_other_weights_are_refused(tmp_path):
-    with pytest.raises(InputError, match="expected a file of weights"):
-        load_crystalflow(tmp_path / "none.safetensors")
-    shipped = Path(__file__).parents[2] / "src" / "nucleate" / "weights" / "molcrystalflow.safetensors"
-    with pytest.raises(InputError, match="expected weights of crystalflow, got those of molcrystalflow"):
-        load_crystalflow(shipped)

@@ -1,15 +1,18 @@
 """Weights by name: what ships, what is given, and cards that must be theirs."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from pydantic import BaseModel
 
 import nucleate.weights
 from nucleate.errors import InputError
 from nucleate.generative.checkpoint import write_tensors
 from nucleate.weights import find_weights, read_weights
+from nucleate.weights.ship import ship
 
 ABOUT = {"system": "molcrystalflow", "model": {"width": 16}}
 SHIPPED = Path(nucleate.weights.__file__).parent
@@ -69,3 +72,37 @@ def test_files_that_are_not_such_weights(tmp_path: Path) -> None:
     (tmp_path / "noise.safetensors").write_bytes(b"noise")
     with pytest.raises(InputError, match="damaged"):
         read_weights(tmp_path / "noise.safetensors", "molcrystalflow")
+
+
+class Settings(BaseModel, extra="forbid"):
+    width: int
+
+
+def test_shipped_weights_are_halved_and_fill_networks_in_their_own_precision(tmp_path: Path) -> None:
+    network = torch.nn.Linear(3, 2)
+    write_tensors(tmp_path / "weights.safetensors", network.state_dict(), ABOUT)
+    (tmp_path / "model.json").write_text(json.dumps({**ABOUT, "data_folder": "/home/me"}))
+    path = ship(tmp_path, "molcrystalflow", tmp_path / "package", {"licence": "MIT"})
+    found = read_weights(path, "molcrystalflow")
+    assert "data_folder" not in found.card
+    assert (found.card["licence"], found.card["precision"]) == ("MIT", "half")
+    assert path.stat().st_size < (tmp_path / "weights.safetensors").stat().st_size
+    filled = found.fill(torch.nn.Linear(3, 2))
+    assert filled.weight.dtype == torch.float32
+    assert not filled.weight.requires_grad
+    assert torch.allclose(filled.weight, network.weight, rtol=1e-3)
+    with pytest.raises(InputError, match="expected the weights of this network"):
+        found.fill(torch.nn.Linear(3, 4))
+
+
+def test_weights_beyond_half_precision_are_not_shipped(tmp_path: Path) -> None:
+    write_tensors(tmp_path / "weights.safetensors", {"a": torch.full((2,), 1e6)}, ABOUT)
+    with pytest.raises(ValueError, match=r"within the range of half precision, got larger ones in \['a'\]"):
+        ship(tmp_path, "own", tmp_path, {})
+
+
+def test_settings_that_this_version_does_not_know(tmp_path: Path) -> None:
+    found = read_weights(weights_at(tmp_path / "one.safetensors"), "molcrystalflow")
+    assert found.settings(Settings).width == ABOUT["model"]["width"]
+    with pytest.raises(InputError, match="made by another"):
+        replace(found, model={"depth": 2}).settings(Settings)

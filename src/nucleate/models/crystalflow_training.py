@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from nucleate.data.inorganic import Structures, Table, read_table, structures_of
 from nucleate.errors import InputError
-from nucleate.generative.checkpoint import read_tensors, refuse_other_network
 from nucleate.generative.coupling import points
 from nucleate.generative.epochs import EpochBatches
 from nucleate.generative.system import Lesson, System
@@ -198,23 +197,6 @@ def flow_of(settings: CrystalFlowSettings) -> CrystalFlow:
             settings.width, settings.layers, settings.harmonics, settings.miller, kinds, conditions, says
         )
     return CrystalFlow(network, settings.recipe, settings.conditions, kinds)
-
-
-def load_crystalflow(path: Path) -> CrystalFlow:
-    """A trained flow from the file that `nucleate train crystalflow` wrote.
-
-    Raises InputError where the file is missing or damaged, or holds other weights.
-    """
-    tensors, about = read_tensors(path)
-    if about.get("system") != "crystalflow":
-        raise InputError(
-            f"expected weights of crystalflow, got those of {about.get('system', 'something else')}: {path}",
-            reason="other network",
-        )
-    flow = flow_of(CrystalFlowSettings.model_validate(about["model"]))
-    refuse_other_network(flow.state_dict(), tensors, path)
-    flow.load_state_dict(tensors)
-    return flow.eval()
 
 
 SYSTEM = System(CrystalFlowSettings, prepare)

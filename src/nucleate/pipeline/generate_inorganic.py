@@ -22,7 +22,7 @@ from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.metrics.surroundings import Surroundings, first_of_equals, surroundings
 from nucleate.models.crystalflow import CrystalFlow, Sampling
-from nucleate.models.crystalflow_training import load_crystalflow
+from nucleate.models.crystalflow_training import CrystalFlowSettings, flow_of
 from nucleate.physics.energy import EnergyModel
 from nucleate.pipeline.folders import hold_folder, make_folder
 from nucleate.pipeline.inorganic_samples import Row, Sample, relaxed, sampled, write_table, written
@@ -113,7 +113,8 @@ def generate_inorganic(
 def _flow(settings: InorganicSettings, de_novo: bool) -> tuple[CrystalFlow, Weights]:
     """The flow of the weights asked for. Raises InputError where they are not made for the task."""
     path = find_weights(SYSTEM, settings.weights, f"{SYSTEM}_dng" if de_novo else SYSTEM)
-    weights, flow = read_weights(path, SYSTEM), load_crystalflow(path)
+    weights = read_weights(path, SYSTEM)
+    flow = weights.fill(flow_of(weights.settings(CrystalFlowSettings)))
     if flow.generates_kinds and not de_novo:
         raise InputError(
             f"--formula: expected none with {path.name}, whose weights choose the atoms themselves; leave it out, or "

@@ -15,13 +15,12 @@ from typing import ClassVar, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
-from pydantic import BaseModel, Field, PositiveInt, ValidationError
+from pydantic import BaseModel, Field, PositiveInt
 from torch import Tensor
 
 from nucleate.crystal.packing import Packings
 from nucleate.data.poses import Groups, Molecules
 from nucleate.errors import InputError, NucleateError
-from nucleate.generative.checkpoint import refuse_other_network
 from nucleate.geometry.lattice import (
     heights,
     lattice_from_log,
@@ -331,18 +330,8 @@ def generator_named(
 
 def _flow_of(found: Weights) -> tuple[PoseFlow, int]:
     """The flow with its weights, and how many molecules it has learnt to have in the asymmetric unit."""
-    try:
-        settings = MolCrystalFlowSettings.model_validate(found.model)
-    except ValidationError as error:
-        raise InputError(
-            f"expected weights that this version can use, got {found.path} made by another "
-            f"({'.'.join(map(str, error.errors()[0]['loc']))}); train again",
-            reason="other version",
-        ) from None
-    network = network_of(settings)
-    refuse_other_network(network.state_dict(), found.tensors, found.path)
-    network.load_state_dict(found.tensors)
-    return PoseFlow(network).eval().requires_grad_(False), settings.bodies
+    settings = found.settings(MolCrystalFlowSettings)
+    return PoseFlow(found.fill(network_of(settings))).eval(), settings.bodies
 
 
 def _again(weights: Path, digest: str, settings: SamplingSettings) -> LearnedGenerator:

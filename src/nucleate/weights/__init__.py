@@ -11,12 +11,16 @@ import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from torch import Tensor
+from pydantic import BaseModel, ValidationError
+from torch import Tensor, nn
 
 from nucleate.errors import InputError
-from nucleate.generative.checkpoint import read_tensors
+from nucleate.generative.checkpoint import read_tensors, refuse_other_network
+
+S = TypeVar("S", bound=BaseModel)
+N = TypeVar("N", bound=nn.Module)
 
 TRAINED_CARD = "model.json"  # what `nucleate train` calls the card beside its weights
 
@@ -30,6 +34,26 @@ class Weights:
     model: dict[str, Any]  # settings of the model
     digest: str  # of the file
     card: dict[str, Any]  # empty where there is none
+
+    def settings(self, kind: type[S]) -> S:
+        """Settings of the model. Raises InputError where this version knows others."""
+        try:
+            return kind.model_validate(self.model)
+        except ValidationError as error:
+            raise InputError(
+                f"expected weights that this version can use, got {self.path} made by another "
+                f"({'.'.join(map(str, error.errors()[0]['loc']))}); train again",
+                reason="other version",
+            ) from None
+
+    def fill(self, network: N) -> N:
+        """The network with these weights (in its own precision), ready to sample; fixed from here on.
+
+        Raises InputError where it is another network.
+        """
+        refuse_other_network(network.state_dict(), self.tensors, self.path)
+        network.load_state_dict(self.tensors)
+        return network.eval().requires_grad_(False)
 
 
 def find_weights(system: str, given: Path | None = None, shipped_as: str | None = None) -> Path:
