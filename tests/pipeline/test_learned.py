@@ -279,7 +279,7 @@ def test_a_generator_by_name(weights: Path, formamide: Composition) -> None:
         found, share = generator_named(name, weights, QUICK, formamide, wanted)
         assert isinstance(found, LearnedGenerator)
         assert share == expected
-    with pytest.raises(InputError, match=r"--weights: expected --generator molcrystalflow or mixture"):
+    with pytest.raises(InputError, match=r"--weights: expected --generator auto, molcrystalflow or mixture"):
         generator_named("random", weights, QUICK, formamide, wanted)
     with pytest.raises(InputError, match=r"--weights: expected a file of weights, found none at nowhere"):
         generator_named("mixture", Path("nowhere"), QUICK, formamide, wanted)
