@@ -494,7 +494,12 @@ def _show_evaluation(result: Any, output: Path) -> None:
     for name in model.scores:
         out.print(describe(name), style="dim")
     out.print("RMSD in Å and median rank: of the targets that were found", style="dim")
-    for reason, count in model.failures.items():
+    _show_end(result, output)
+
+
+def _show_end(result: Any, output: Path) -> None:
+    """What failed, and what must be known to read the numbers; of any evaluation."""
+    for reason, count in result.predictions.failures.items():
         out.print(f"failed: {count} x {reason}")
     for warning in result.warnings:
         out.print(f"warning: {warning}")

@@ -53,7 +53,7 @@ def evaluate_inorganic(
 
     Example: nucleate evaluate generated --reference mp20_test.parquet --inorganic --top 1,20
     """
-    from nucleate.cli import _cores, _numbers, errors, progress_bar
+    from nucleate.cli import _cores, _numbers, _show_end, errors, out, progress_bar
     from nucleate.metrics.csp import CspScores
     from nucleate.pipeline.evaluate_inorganic import InorganicEvaluation
     from nucleate.pipeline.evaluate_inorganic import evaluate_inorganic as run
@@ -71,6 +71,7 @@ def evaluate_inorganic(
         print(json.dumps(result.as_json()))
     else:
         (_show_csp if isinstance(result.predictions, CspScores) else _show_dng)(result)
+        out.print(result.criterion, style="dim")
         _show_end(result, output)
     if result.pending:
         errors.print(
@@ -115,6 +116,8 @@ def _line(both: Any) -> list[str]:
 
 
 def _by_size(model: Any, control: Any) -> Table:
+    from nucleate.cli import _share
+
     heads = [f"{who} @{k}" for k in model.own for who in ("any", "RMSE", "valid", "random any")]
     table = Table("atoms", *heads, box=None)
     for label, scores in model.by_size.items():
@@ -159,21 +162,6 @@ def _show_rates(result: Any, lines: list[tuple[str, Callable[[Any], Any]]]) -> N
         cells = [get(s) for s in (result.predictions, result.control, result.real)]
         table.add_row(title, *("" if rate is None else str(rate) for rate in cells))
     out.print(table)
-
-
-def _show_end(result: Any, output: Path) -> None:
-    from nucleate.cli import out
-
-    out.print(result.criterion, style="dim")
-    for reason, count in result.predictions.failures.items():
-        out.print(f"failed: {count} x {reason}")
-    for warning in result.warnings:
-        out.print(f"warning: {warning}")
-    out.print(f"wrote {output}")
-
-
-def _share(rate: Any) -> str:
-    return f"{rate.hits}/{rate.asked}"
 
 
 def _number(value: float) -> str:

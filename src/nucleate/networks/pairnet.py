@@ -83,9 +83,13 @@ class PairNet(nn.Module):
 
     def forward(self, state: State, t: Float[Tensor, " crystals"], told: AtomsTold) -> State:
         pairs = told.pairs
-        kinds = pairs.flat(state["kind"]) if self.generates_kinds else self.code[pairs.flat(told.numbers) - 1]
-        atom = self.kind(kinds if self.generates_kinds else pairs.flat(told.numbers) - 1)
-        h = self.enter(torch.cat([atom, kinds], -1))
+        if self.generates_kinds:
+            code = pairs.flat(state["kind"])
+            kind = self.kind(code)
+        else:
+            element = pairs.flat(told.numbers) - 1
+            code, kind = self.code[element], self.kind(element)
+        h = self.enter(torch.cat([kind, code], -1))
         with own_precision(h):
             cell, even, odd, vectors, metric = self._geometry(state, t, told)
         g = self.graph(cell)
