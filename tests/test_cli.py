@@ -29,7 +29,7 @@ COMMANDS = (
     "train",
     "report",
 )
-SUB_COMMANDS = ("data synthesize", "data import", "data statistics")
+SUB_COMMANDS = ("data synthesize", "data import", "data statistics", "data clusters")
 
 Program = Callable[..., tuple[int, str, str]]
 
