@@ -61,6 +61,7 @@ def generate_crystalflow(
     anneal: Annotated[
         float, typer.Option(help="How much coordinates are hurried; 0: the learnt flow.")
     ] = 5.0,
+    returns: Annotated[int, typer.Option(help="How often a walk goes back half the way.")] = 0,
     relax: Annotated[
         str | None, typer.Option(help="Energy model to relax with: chgnet, mace, ... or ase:module:Class.")
     ] = None,
@@ -90,7 +91,7 @@ def generate_crystalflow(
         {
             "formula": formula, "formula_units": formula_units, "formula_list": formula_list, "n": n,
             "condition": conditions(condition or []), "guidance": guidance, "weights": weights, "steps": steps,
-            "method": method, "anneal": anneal,
+            "method": method, "anneal": anneal, "returns": returns,
             "relax": relax, "relax_steps": relax_steps, "workers": workers, "symprec": symprec, "seed": seed,
         }
     )  # fmt: skip

@@ -86,8 +86,8 @@ def test_a_sample_is_its_own_whatever_is_beside_it(settings):
         for p in flow.network.parameters():
             p.add_(0.05 * torch.randn(p.shape, generator=generator_of(9)))
     generators = [generator_of(4, row) for row in range(len(data))]
-    many = flow.sample(data.contents, generators, Sampling(4))
-    one = flow.sample(data.contents[torch.tensor([4])], [generator_of(4, 4)], Sampling(4))
+    many = flow.sample(data.contents, generators, Sampling(4, returns=1))
+    one = flow.sample(data.contents[torch.tensor([4])], [generator_of(4, 4)], Sampling(4, returns=1))
     n = int(data.contents.sizes[4])
     torch.testing.assert_close(many["lattice"][4:5], one["lattice"], atol=1e-4, rtol=1e-4)
     assert wrap_difference(many["frac"][4:5, :n] - one["frac"]).abs().max() < 1e-3
@@ -244,6 +244,9 @@ def test_six_crystals_are_learnt_by_heart(task):
         found = lambda x: float((displacement(x, several) < 0.1).float().mean())  # noqa: E731
         assert found(noise) < 0.25  # iron, with its one atom
         assert found(end) > 0.4
+        again = flow.sample(several.contents, [generator_of(2)], Sampling(10, returns=2))
+        assert found(again) >= found(end) - 0.05  # going back forgets errors, not the crystal
+        assert not torch.equal(again["frac"], end["frac"])
     else:
         seen = {tuple(sorted(row[row > 0].tolist())) for row in data.contents.numbers}
         made = [

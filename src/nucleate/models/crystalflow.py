@@ -62,12 +62,16 @@ CELL_WIDTH = {"default": 12, "published": 6}  # numbers that a network says of a
 LATE = 0.9  # errors of end points are divided by 1 - t, but by no less than 1 - LATE
 MOST_SIZE = 200  # atoms: sizes are drawn up to here
 PLAUSIBLE = (1.0, 500.0)  # Å^3 of an atom: outside no crystal is built
+RETURN = 0.5  # the time that a walk goes back to
 CONDITION_DROP = 0.2  # share of crystals that are learnt without their condition
 
 
 @dataclass(frozen=True)
 class Sampling:
     """How to walk from noise to crystals; `anneal` is the slope by which coordinates are hurried towards the data.
+
+    With `returns` the end is mixed with new noise, as it is at time `RETURN`, and walked again from there, so often:
+    errors that have gathered are forgotten, the rest is kept (restart sampling, Xu et al. 2023, arXiv 2306.14878).
 
     Hurried Euler steps are the default: on 250 validation crystals 30 % were found with 20 of them, and with 39
     evaluations of Heun's method along the learnt flow itself 24 % (docs/inorganic.md).
@@ -77,6 +81,7 @@ class Sampling:
     method: Literal["heun", "euler"] = "euler"
     anneal: float = 5.0
     guidance: float = 1.0  # 1: as conditioned; more: beyond; 0: conditions are not listened to
+    returns: int = 0
 
 
 class CrystalFlow(nn.Module):
@@ -339,8 +344,13 @@ class CrystalFlow(nn.Module):
 
         pace: dict[str, Callable[[float], float]] = {"frac": Annealing(how.anneal)} if how.anneal else {}
         sampler = {"heun": Heun, "euler": Euler}[how.method](self.flow, pace)
-        noise = self.prior(contents, generators)
-        return sampler.sample(predict, noise, even_times(how.steps), contents.mask)
+        x = sampler.sample(predict, self.prior(contents, generators), even_times(how.steps), contents.mask)
+        for _ in range(how.returns):
+            noise = self.coupled(self.prior(contents, generators), x, contents)
+            x = self.flow.interpolate(noise, x, torch.full_like(x["lattice"][:, 0], RETURN))
+            again = even_times(math.ceil(how.steps * (1 - RETURN)), RETURN)
+            x = sampler.sample(predict, x, again, contents.mask)
+        return x
 
 
 def _noise(batch: int, atoms: int, kinds: bool, generator: torch.Generator) -> State:

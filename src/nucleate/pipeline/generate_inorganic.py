@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,6 +37,7 @@ SYSTEM = "crystalflow"
 MARK, TABLE = "generate.json", "samples.parquet"
 SAVE_EVERY = 5.0  # s between tables at least, and 20 times what writing one takes
 FAR = 4.0  # deviations from the mean of the training, beyond which a condition is called far
+WALK = tuple(setting.name for setting in fields(Sampling))  # settings of the sampler
 
 Progress = Callable[[str, int, int, str], None]
 
@@ -54,6 +55,7 @@ class InorganicSettings(BaseModel, frozen=True, extra="forbid"):
     steps: PositiveInt = Field(20, le=10_000)
     method: Literal["euler", "heun"] = "euler"
     anneal: NonNegativeFloat = 5.0  # slope by which coordinates are hurried
+    returns: NonNegativeInt = Field(0, le=100)  # how often a walk goes back half the way
     relax: str | None = None  # energy model
     relax_steps: PositiveInt = 200
     workers: PositiveInt = Field(1, le=256)  # processes that relax
@@ -253,9 +255,7 @@ class Run:
             self.interrupted = True
 
     def _fill(self, batch: Sequence[Task]) -> None:
-        asked = Sampling(
-            self.settings.steps, self.settings.method, self.settings.anneal, self.settings.guidance
-        )
+        asked = Sampling(**{name: getattr(self.settings, name) for name in WALK})
         samples = sampled(self.flow, batch, asked, self.settings.condition)
         self.clock.lap("sample")
         if self.model is not None:
@@ -268,8 +268,7 @@ class Run:
     def _keep(self, sample: Sample) -> None:
         settings = self.settings
         about = {"generator": SYSTEM, "weights": self.weights.digest, "seed": settings.seed}
-        about |= {"steps": settings.steps, "method": settings.method, "anneal": settings.anneal}
-        about |= {"guidance": settings.guidance}
+        about |= {name: getattr(settings, name) for name in WALK}
         about |= {f"condition {name}": value for name, value in settings.condition.items()}
         row = written(sample, self.folder, about, settings.symprec, settings.relax)
         self.rows[row["id"]] = row
