@@ -67,6 +67,19 @@ def principal_axes(positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, "atoms 
     return centred @ (axes * torch.linalg.det(axes).sign())
 
 
+def own_axes(positions: Float[Tensor, "*n atoms 3"]) -> Float[Tensor, "*n 3 3"]:
+    """Rows: the principal axes of centred positions, the longest first, pointing where the shape is heavier.
+
+    The two axes along which the third moment is largest choose their direction by it, the last makes the three
+    right-handed. A shape that leaves a direction open has a symmetry that makes both alike.
+    """
+    axes = torch.linalg.eigh(positions.mT @ positions).eigenvectors.mT.flip(-2)
+    moments = (positions @ axes.mT).pow(3).sum(-2)
+    last = torch.nn.functional.one_hot(moments.abs().argmin(-1), 3).bool()
+    axes = axes * torch.where(moments < 0, -1.0, 1.0)[..., None]
+    return torch.where(last[..., None], torch.linalg.det(axes).sign()[..., None, None] * axes, axes)
+
+
 class Matcher:
     """Fits copies of one molecule; what depends on the graph alone is worked out once."""
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from nucleate.crystal.graph import skeleton
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.packing import Packings
+from nucleate.crystal.rigid import own_axes
 from nucleate.data.packed import PackedCrystal
 from nucleate.geometry.lattice import SHAPE_BASIS, family_log, lattice_from_log, log_coordinates
 from nucleate.geometry.normaliser import Normaliser, normaliser, short_cells
@@ -211,20 +212,6 @@ def _one_molecule(molecule: Molecule, positions: Float[Tensor, "atoms 3"]) -> di
         "volume": torch.tensor(atomic_volume(molecule)),
         "gyration": centred.square().sum(-1).mean().sqrt().float(),
     }
-
-
-def own_axes(positions: Float[Tensor, "atoms 3"]) -> Float[Tensor, "3 3"]:
-    """Rows: the principal axes of centred positions, the longest first, pointing where the shape is heavier.
-
-    The two axes along which the third moment is largest choose their direction by it, the last makes the three
-    right-handed. A shape that leaves a direction open has a symmetry that makes both alike.
-    """
-    axes = torch.linalg.eigh(positions.mT @ positions).eigenvectors.mT.flip(0)
-    moments = (positions @ axes.mT).pow(3).sum(0)
-    last = int(moments.abs().argmin())
-    axes = axes * torch.where(moments < 0, -1.0, 1.0)[:, None]
-    axes[last] *= torch.linalg.det(axes).sign()
-    return axes
 
 
 def anchor_points(

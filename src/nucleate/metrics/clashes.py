@@ -29,6 +29,7 @@ from rdkit import Chem
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.perceive import NONMETALS, Neighbours, find_neighbours
 from nucleate.crystal.perceive import RADII as COVALENT
+from nucleate.crystal.shapes import CARRIED, DONORS
 from nucleate.errors import InputError
 from nucleate.geometry.lattice import heights, niggli_reduce
 from nucleate.metrics.rate import Rate
@@ -43,12 +44,10 @@ BONDI = ALVAREZ.copy()  # Å; the project's table where it has the element
 for _symbol, _radius in VDW_RADII.items():
     BONDI[Chem.GetPeriodicTable().GetAtomicNumber(_symbol)] = _radius
 
-DONORS = np.array([7, 8, 9, 16])
 ACCEPTORS = np.array([7, 8, 9, 16, 17, 35, 53])
 SIGMA_HOLES = np.array([16, 17, 34, 35, 52, 53])  # they meet acceptors head on, inside the sum of radii
 METAL = ~np.isin(np.arange(119), list(NONMETALS))
 FLAT = 2.0  # Å: cells thinner than this are reduced first, or their images would be too many
-CARRIED = 1.5  # Å: a hydrogen farther from every heavy atom belongs to none
 
 
 @dataclass(frozen=True)
@@ -103,12 +102,9 @@ def contacts(crystal: Crystal, reach: float | None = None) -> Contacts:
     if reach is None:
         reach = 2 * float(np.maximum(BONDI, COVALENT)[_checked_numbers(crystal)].max())
     near, numbers = _between_molecules(crystal, reach)
-    kind = _kinds(crystal, numbers, near)
     i, j = near.i, near.j
-    reference = np.where(
-        kind == 4, COVALENT[numbers[i]] + COVALENT[numbers[j]], BONDI[numbers[i]] + BONDI[numbers[j]]
-    )
-    ratio = near.distance / reference
+    kind = pair_kinds(numbers, *_hydrogen_bonding(crystal, numbers), i, j)
+    ratio = near.distance / references(numbers, kind, i, j)
     order = np.argsort(ratio / np.array(LIMITS)[kind], kind="stable")
     atoms = np.stack([i, j], 1)
     return Contacts(atoms[order], near.shift[order], near.distance[order], ratio[order], kind[order])
@@ -240,19 +236,34 @@ def _checked_numbers(crystal: Crystal) -> Int[np.ndarray, " atoms"]:
     return numbers
 
 
-def _kinds(
-    crystal: Crystal, numbers: Int[np.ndarray, " atoms"], near: Neighbours
-) -> Int[np.ndarray, " pairs"]:
-    polar, donor = _hydrogen_bonding(crystal, numbers)
+def pair_kinds(
+    numbers: Int[np.ndarray, " atoms"],
+    polar: Bool[np.ndarray, " atoms"],
+    donor: Bool[np.ndarray, " atoms"],
+    i: Int[np.ndarray, "*pairs"],
+    j: Int[np.ndarray, "*pairs"],
+) -> Int[np.ndarray, "*pairs"]:
+    """Which of `KINDS` each pair of atoms i, j is; `polar` are hydrogens on donors."""
     acceptor, sigma = np.isin(numbers, ACCEPTORS), np.isin(numbers, SIGMA_HOLES)
-    i, j = near.i, near.j
     both = acceptor[i] & acceptor[j]
-    kind = np.zeros(len(near), dtype=np.int64)
+    kind = np.zeros(both.shape, dtype=np.int64)
     kind[both & (donor[i] | donor[j])] = 2
     kind[(sigma[i] & acceptor[j]) | (acceptor[i] & sigma[j])] = 3
     kind[(polar[i] & acceptor[j]) | (acceptor[i] & polar[j])] = 1
     kind[METAL[numbers[i]] | METAL[numbers[j]]] = 4
     return kind
+
+
+def references(
+    numbers: Int[np.ndarray, " atoms"],
+    kind: Int[np.ndarray, "*pairs"],
+    i: Int[np.ndarray, "*pairs"],
+    j: Int[np.ndarray, "*pairs"],
+) -> Float[np.ndarray, "*pairs"]:
+    """The distance (Å) that a contact of each pair of atoms is judged by: a sum of radii."""
+    return np.where(
+        kind == 4, COVALENT[numbers[i]] + COVALENT[numbers[j]], BONDI[numbers[i]] + BONDI[numbers[j]]
+    )
 
 
 def _hydrogen_bonding(

@@ -10,7 +10,7 @@ asymmetric unit or order of molecules. Periodicity and symmetry are exact: neigh
 of the group, and the strain is averaged over it. The network predicts the crystal at time 1 (x1-prediction).
 
 The frame in which a molecule sees is told by `PoseCondition.axes`. It must belong to the conformer's shape and not to
-the way it is written down (`data.poses.own_axes`): a network that has to learn that half turns of its frame mean
+the way it is written down (`crystal.rigid.own_axes`): a network that has to learn that half turns of its frame mean
 nothing needs three times the training.
 """
 
@@ -74,7 +74,7 @@ class AnchorEncoder(nn.Module):
         self.radial = RadialBasis(basis, reach)
         self.edge = nn.ModuleList(nn.Linear(basis, width, bias=False) for _ in range(layers))
         self.send = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
-        self.update = nn.ModuleList(_mlp(2 * width, width, width) for _ in range(layers))
+        self.update = nn.ModuleList(perceptron(2 * width, width, width) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, molecules: MoleculeBatch) -> Float[Tensor, "molecules anchors width"]:
@@ -126,8 +126,8 @@ class PoseNetwork(nn.Module):
         self.neighbours, self.contacts = neighbours, contacts
         self.encoder = AnchorEncoder(contact_width)
         self.radial = RadialBasis(basis, reach)
-        self.told = _mlp(2 * TIME_FREQUENCIES + 2, width, width)
-        self.place = _mlp(3, width, contact_width)
+        self.told = perceptron(2 * TIME_FREQUENCIES + 2, width, width)
+        self.place = perceptron(3, width, contact_width)
         self.first = nn.Linear(contact_width, width)
         self.cells = nn.ModuleList(TokenLayer(width, CELL_NUMBERS) for _ in range(layers))
         self.looks = nn.ModuleList(
@@ -139,7 +139,7 @@ class PoseNetwork(nn.Module):
         self.stretch = nn.Linear(2 * width, 1)
         self.pull = nn.Linear(2 * width, 5)
         self.force = PairWeights(contact_width, basis + 6, 3)
-        last = _mlp(width, 2 * width, 12)
+        last = perceptron(width, 2 * width, 12)
         self.body = nn.Sequential(nn.LayerNorm(width), last)
         with torch.no_grad():  # what has learnt nothing says little: the crystal stays sound
             for head in (self.stretch, self.pull, self.force.out, last[-1]):
@@ -355,7 +355,7 @@ class TokenLayer(nn.Module):
         self.other = nn.Linear(width, 2 * width, bias=False) if others else None
         self.edge, self.gate = nn.Linear(numbers, 2 * width, bias=False), nn.Linear(numbers, 2 * width)
         self.message = nn.Sequential(nn.Linear(2 * width, 2 * width), nn.SiLU())
-        self.update = _mlp(3 * width, 2 * width, width)
+        self.update = perceptron(3 * width, 2 * width, width)
 
     def forward(
         self,
@@ -384,7 +384,7 @@ class ContactLayer(nn.Module):
             nn.Linear(width, width), nn.Linear(width, width, bias=False), nn.Linear(numbers, width, bias=False)
         )  # fmt: skip
         self.gate = nn.Linear(numbers, width, bias=False)
-        self.update = _mlp(3 * width, width, width)
+        self.update = perceptron(3 * width, width, width)
         self.norm = nn.LayerNorm(width)
         self.down, self.up = nn.Linear(outer, width), nn.Linear(width, outer)
 
@@ -553,5 +553,5 @@ def _waves(t: Float[Tensor, " batch"]) -> Float[Tensor, "batch waves"]:
     return torch.cat([torch.sin(t[:, None] * steps), torch.cos(t[:, None] * steps)], -1)
 
 
-def _mlp(inside: int, hidden: int, out: int) -> nn.Sequential:
+def perceptron(inside: int, hidden: int, out: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inside, hidden), nn.SiLU(), nn.Linear(hidden, out))
