@@ -8,6 +8,8 @@ b, c.
 | `sites` | `Sites`: a cell and its atoms, where there are no molecules |
 | `formula` | TiO2 -> atoms of each element |
 | `packing` | `Packings`: rigid molecules, batched over crystals of one composition and space group |
+| `cluster_xyz` | clusters of copies of one molecule as extended XYZ, and their trajectories |
+| `open_space` | molecules without a cell, asked as if they had one |
 | `perceive` | bonds and whole molecules from bare coordinates |
 | `lewis` | bond orders and formal charges by an integer program |
 | `graph` | RDKit graphs, skeletons and their canonical order |

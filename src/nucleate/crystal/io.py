@@ -24,6 +24,7 @@ from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.cif_write import cif_text, write_cif
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.molecule import Molecule
+from nucleate.crystal.open_space import open_box
 from nucleate.crystal.rigid import represent_rigid, species_from_crystal
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
@@ -32,6 +33,7 @@ __all__ = [
     "cif_text",
     "read_crystal",
     "read_extxyz",
+    "read_frames",
     "read_molecule",
     "read_molecule_list",
     "read_stoichiometry",
@@ -104,16 +106,23 @@ def read_extxyz(source: str | Path, index: str = ":") -> list[Crystal]:
     does.
     """
     path = Path(source)
-    if not path.is_file() or path.stat().st_size == 0:
-        raise InputError(
-            f"expected a non-empty extended XYZ file, got {path}; check the path",
-            reason="empty file" if path.is_file() else "unreadable",
-        )
+    return [_crystal_of(frame, path.name) for frame in read_frames(path, index)]
+
+
+def read_frames(path: Path, index: str = ":") -> list[ase.Atoms]:
+    """Frames of an XYZ file, plain or extended, as ASE has them. Raises InputError "unreadable" or "empty file"."""
+    if not path.is_file():
+        raise InputError(f"expected an existing file, got {path}; check the path", reason="unreadable")
+    if not path.read_bytes().strip():
+        raise InputError(f"expected an XYZ file, got an empty file: {path}", reason="empty file")
     try:
         frames = ase.io.read(path, index=index, format="extxyz")
     except (ValueError, KeyError, IndexError, OSError, AttributeError) as error:
-        raise InputError(f"expected extended XYZ, got {path.name}: {error}", reason="unreadable") from error
-    return [_crystal_of(frame, path.name) for frame in (frames if isinstance(frames, list) else [frames])]
+        detail = " ".join(str(error).split())[:100]
+        raise InputError(
+            f"expected an XYZ file, got {path.name} that cannot be read ({detail})", reason="unreadable"
+        ) from error
+    return frames if isinstance(frames, list) else [frames]
 
 
 def write_extxyz(crystals: Iterable[Crystal], path: str | Path) -> Path:
@@ -245,22 +254,10 @@ def _add_record(found: dict[str, Molecule], part: Chem.Mol, path: Path) -> None:
 
 
 def _from_xyz(path: Path) -> list[tuple[Molecule, int]]:
-    try:
-        atoms = _one(ase.io.read(path, index=0, format="extxyz"))
-    except (ValueError, KeyError, IndexError, OSError, AttributeError) as error:
-        detail = " ".join(str(error).split())[:100]
-        raise InputError(
-            f"expected an XYZ file, got {path.name} that cannot be read ({detail})", reason="unreadable"
-        ) from error
-    positions = torch.tensor(atoms.positions, dtype=torch.float64)
-    lattice = torch.diag(positions.amax(0) - positions.amin(0) + 10.0)  # far from any image
-    frac = (positions - positions.amin(0) + 5.0) @ torch.linalg.inv(lattice)
+    atoms = read_frames(path, "0")[0]
+    lattice, frac = open_box(torch.tensor(atoms.positions, dtype=torch.float64))
     crystal = assemble_crystal(lattice, frac, torch.tensor(atoms.numbers).long())
     return _counted(crystal, path.stem)
-
-
-def _one(frames: ase.Atoms | list[ase.Atoms]) -> ase.Atoms:
-    return frames[0] if isinstance(frames, list) else frames
 
 
 def _from_cif(path: Path) -> list[tuple[Molecule, int]]:

@@ -30,7 +30,7 @@ from rdkit import Chem
 from torch import Tensor
 
 from nucleate.crystal.cluster import Cluster
-from nucleate.crystal.perceive import perceive_bonds
+from nucleate.crystal.open_space import open_bonds
 from nucleate.data.packed import data_sets, shards
 from nucleate.data.splits import split_of
 from nucleate.errors import InputError
@@ -202,7 +202,7 @@ def read_published(folder: Path, name: str) -> ClusterRecord:
     rest = torch.arange(len(final)) != first
     order = torch.cat([torch.tensor([first]), torch.nonzero(rest).flatten()])
     origin = centroids[first]
-    cluster = Cluster(numbers, final[order] - origin, name, _bonds(numbers, final[first]))
+    cluster = Cluster(numbers, final[order] - origin, name, open_bonds(numbers, final[first]))
     return ClusterRecord(cluster, cluster.with_positions(initial[order] - origin))
 
 
@@ -235,13 +235,3 @@ def _read_csv(path: Path) -> tuple[Int[Tensor, " atoms"], Float[Tensor, "molecul
             f"expected the atoms of every molecule in one order, got others in {path}", "other molecules"
         )
     return torch.from_numpy(elements[0]), torch.from_numpy(positions[order].reshape(len(sizes), -1, 3))
-
-
-def _bonds(numbers: Int[Tensor, " atoms"], positions: Float[Tensor, "atoms 3"]) -> Int[Tensor, "bonds 2"]:
-    """Bonds of one molecule by distance, in a box that keeps its images away."""
-    low, high = positions.amin(0), positions.amax(0)
-    edge = high - low + 10.0
-    found = perceive_bonds(
-        torch.diag(edge).numpy(), ((positions - low + 5.0) / edge).numpy(), numbers.numpy()
-    )
-    return torch.from_numpy(np.stack([found.i, found.j], 1).astype(np.int64))

@@ -12,5 +12,6 @@
 | `xtb`, `chgnet`, `adapters`, `ase_model` | GFN-xTB; CHGNet + D3; MACE, Orb, UMA, AIMNet2; any ASE calculator |
 | `calculators` | the ASE calculators of these models, built inside the worker |
 | `self_test` | does a model obey the laws of an energy? |
+| `open_cluster` | energy and relaxation of rigid molecules in open space |
 | `relax_atoms` | all-atom relaxation with molecules and cell free, and the look at the bonds afterwards |
 """
