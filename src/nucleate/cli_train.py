@@ -9,7 +9,9 @@ import typer
 
 
 def train(
-    name: Annotated[str, typer.Argument(help="What to train: molcrystalflow or crystalflow.")],
+    name: Annotated[
+        str, typer.Argument(help="What to train: molcrystalflow, crystalflow or crystallization.")
+    ],
     data: Annotated[Path | None, typer.Option(help="Folder (or table) of the data to learn from.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder; by default trained/NAME.")

@@ -7,7 +7,7 @@ A crystal belongs to train, val or test with all crystals of its largest molecul
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ SHARES = (("train", 0.8), ("val", 0.1), ("test", 0.1))
 HELD_OUT = {"train": 0, "val": 1, "test": 2}  # names of one's own are held out most
 
 Row = dict[str, Any]
+R = TypeVar("R")
 
 
 def main_molecule(key: str) -> str:
@@ -68,15 +69,19 @@ def learnt_and_held(folder: Path) -> tuple[list[Row], list[Row]]:
 
     Raises InputError where one of them lacks.
     """
-    rows = read_split_rows(folder)
+    return train_and_val(read_split_rows(folder), "crystals", folder)
+
+
+def train_and_val(found: Mapping[str, list[R]], what: str, folder: Path) -> tuple[list[R], list[R]]:
+    """Of records by split those of train and of val. Raises InputError where one of them lacks."""
     for name, hint in (
         ("train", "make more"),
         ("val", "give the folder that train and val are in, or make more"),
     ):
-        if not rows.get(name):
-            counts = ", ".join(f"{len(own)} {split}" for split, own in sorted(rows.items())) or "none"
-            raise InputError(f"expected crystals of the split {name} in {folder}, got {counts}; {hint}")
-    return rows["train"], rows["val"]
+        if not found.get(name):
+            counts = ", ".join(f"{len(own)} {split}" for split, own in sorted(found.items())) or "none"
+            raise InputError(f"expected {what} of the split {name} in {folder}, got {counts}; {hint}")
+    return found["train"], found["val"]
 
 
 def _split_said(place: Path) -> str:

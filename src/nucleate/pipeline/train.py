@@ -33,6 +33,7 @@ WEIGHTS, CARD = "weights.safetensors", "model.json"
 
 SYSTEMS: dict[str, str] = {  # name: "module:NAME of a System"
     "crystalflow": "nucleate.models.crystalflow_training:SYSTEM",
+    "crystallization": "nucleate.models.crystallization_training:SYSTEM",
     "molcrystalflow": "nucleate.models.molcrystalflow_training:SYSTEM",
 }
 
