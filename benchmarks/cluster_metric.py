@@ -73,15 +73,19 @@ def figure(numbers: dict[str, tuple[float, float]]) -> str:
             f'<path d="M{LEFT} {y:.1f}H{WIDE - 20}" stroke="{colour}" stroke-dasharray="6 4"/>'
             f'<text x="{LEFT + 8}" y="{y - 5:.1f}" fill="{colour}">{said}</text>'
         )
-    for place, colour, said in ((0, "#e08214", "as published"), (1, "#2166ac", "after assignment")):
+    for place, colour, said, below in (
+        (0, "#e08214", "as published", -10),
+        (1, "#2166ac", "after assignment", 22),
+    ):
         points = [(0.0, 0.0)] + [
             (step, numbers[f"moved by {step:g} Å along each axis"][place]) for step in STEPS
         ]
         line = "L".join(f"{across(x):.1f} {up(y):.1f}" for x, y in points)
-        x, y = points[-1]
+        x, y = points[-3]
         parts.append(
             f'<path d="M{line}" fill="none" stroke="{colour}" stroke-width="2.5"/>'
-            f'<text x="{across(x):.1f}" y="{up(y) - 8:.1f}" text-anchor="end" fill="{colour}">moved, {said}</text>'
+            f'<text x="{across(x):.1f}" y="{up(y) + below:.1f}" text-anchor="{"end" if place == 0 else "start"}" '
+            f'fill="{colour}">moved, {said}</text>'
         )
     for step in range(int(STEPS[-1]) + 1):
         parts.append(
