@@ -3,10 +3,10 @@
     python benchmarks/overfit.py DATA [--network molcrystalnet|pose] [--crystals 20] [--minutes 10] [--group]
 
 DATA is a folder of packed crystals. The lowest crystal of each of the first molecules by key, of elements whose volume
-is known, is learnt for so many CPU-minutes, then each is sampled ten times from noise, its molecules, number and hands given (with --group its
-operations too). Printed: how many of the crystals have a sample that StructureMatcher finds equal (all atoms, stol 0.3,
-ltol 0.3, 10°) and one that matches 15 of 15 molecules (`strict15`), the share of all samples that do, and the same for
-the noise they start from. Times are CPU-seconds of one thread.
+is known, is learnt for so many CPU-minutes, then each is sampled ten times from noise, its molecules, number and hands
+given (with --group its operations too). Printed: how many of the crystals have a sample that StructureMatcher finds
+equal (all atoms, stol 0.3, ltol 0.3, 10°) and one that matches 15 of 15 molecules (`strict15`), the share of all
+samples that do, and the same for the noise they start from. Times are CPU-seconds of one thread.
 """
 
 import argparse
