@@ -183,6 +183,19 @@ def test_epochs_cover_the_data_and_can_be_entered_anywhere():
         EpochBatches(0, 5, lambda items, _: items)
 
 
+def test_items_of_like_size_go_together():
+    sizes = torch.randint(5, 50, (100,), generator=torch.Generator().manual_seed(0))
+    data = EpochBatches(100, 8, lambda items, _: items, sizes)
+    epochs = list(itertools.islice(data.batches(5), 24))
+    for epoch in (epochs[:12], epochs[12:]):
+        assert len(torch.cat(epoch).unique()) == 96
+        bounds = sorted((int(sizes[items].min()), int(sizes[items].max())) for items in epoch)
+        assert all(most <= least for (_, most), (least, _) in itertools.pairwise(bounds))
+        assert [int(sizes[items].min()) for items in epoch] != [least for least, _ in bounds]
+    assert not all(torch.equal(a, b) for a, b in zip(epochs[:12], epochs[12:]))
+    assert all(torch.equal(a, b) for a, b in zip(data.batches(5, 13), epochs[13:]))
+
+
 def test_global_chance_is_the_training_s_own_affair(tmp_path: Path):
     """Whatever was drawn before changes nothing, and what is drawn afterwards is not changed."""
     torch.manual_seed(3)

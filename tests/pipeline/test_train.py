@@ -273,8 +273,9 @@ def test_an_option_of_the_command_line_replaces_a_setting(tmp_path: Path) -> Non
 )
 def test_settings_of_the_examples_are_read(path: Path):
     """And those of the shipped weights are the ones of their files."""
-    if path.stem.startswith("crystalflow"):
-        read_settings(path, system_named("crystalflow"))
+    name = path.stem.partition("_")[0]
+    if name in ("crystalflow", "crystallization"):
+        read_settings(path, system_named(name))
         return
     _, model = read_settings(path, system_named("molcrystalflow"))
     shipped = json.loads((ROOT / "src" / "nucleate" / "weights" / "molcrystalflow.json").read_text())

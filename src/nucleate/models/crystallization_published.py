@@ -17,11 +17,12 @@ error of the end is that of the velocity, up to a constant; for VP it leaves out
 What was not published, and is ours: positions are about the centre of the loose cluster; paths run in units of 5 Å,
 as clusters of 17 molecules of the size in the Crystallography Open Database have 4.8 Å (standard deviation 1.1 Å)
 along each axis, so that they have about unit variance, and VE noise goes from 30 Å, the largest distance of two
-molecules in nearly all of them, to 0.01 Å; and the network's part of the answer is scaled as in Karras et al. (2022).
+molecules in nearly all of them, to 0.01 Å (by a factor of e^8: fewer than ten steps are too long); and the network's
+part of the answer is scaled as in Karras et al. (2022).
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar, Literal
@@ -157,7 +158,7 @@ class StraightFlow(PublishedCrystallization):
         def velocities(x: State, t: Tensor) -> State:
             return {"positions": self.network(atoms.numbers, x["positions"], t)}
 
-        return _walked(Euler(FLOW), velocities, atoms, atoms.positions, steps, watch)
+        return _walked(Euler(FLOW), velocities, atoms, atoms.positions, even_times(steps), watch)
 
 
 # ---------------------------------------------------------------- from noise
@@ -169,6 +170,8 @@ class Denoising(PublishedCrystallization, ABC):
     Of x_t = b x_s + sigma eps with x_s = x_w + d, and d of deviation D along each axis, the best linear guess of d is
     b D^2 (x_t - b x_w) / (sigma^2 + b^2 D^2); what is left has the deviation D sigma / sqrt(sigma^2 + b^2 D^2), and the
     network says it in that unit, from x_w and from x_t brought to its size: x_w + (x_t - b x_w) / sqrt(b^2 + sigma^2).
+
+    The last step of a sampler is the end itself, as predicted there: a step of reverse diffusion would leave noise.
     """
 
     conditional = True
@@ -214,10 +217,15 @@ class Denoising(PublishedCrystallization, ABC):
             score = self.path.score(points, t, loose, self.end(atoms, points, t))
             return {"positions": torch.where(mask, score, 0.0)}
 
-        first = self.path.draw(loose.new_zeros(len(loose)), loose, loose, generator)
-        sampler, predict = self.walker(scores, generator)
+        *times, last = even_times(steps)[:-1]
         tell = lambda t, points: watch(t, UNIT * points)  # noqa: E731
-        return UNIT * _walked(sampler, predict, atoms, torch.where(mask, first, 0.0), steps, tell)
+        x = self.path.draw(loose.new_zeros(len(loose)), loose, loose, generator)
+        x = torch.where(mask, x, 0.0)
+        if times:
+            x = _walked(*self.walker(scores, generator), atoms, x, (*times, last), tell)
+        end = UNIT * self.end(atoms, x, x.new_full((len(x),), last))
+        watch(1.0, end)
+        return end
 
 
 class ScoreModel(Denoising):
@@ -262,11 +270,11 @@ def _walked(
     predict: Predictor,
     atoms: Atoms,
     first: Points,
-    steps: int,
+    times: Sequence[float],
     watch: Callable[[float, Points], None],
 ) -> Points:
     def told(x: State, t: float) -> State:
         watch(t, x["positions"])
         return x
 
-    return sampler.sample(predict, {"positions": first}, even_times(steps), atoms.mask, told)["positions"]
+    return sampler.sample(predict, {"positions": first}, times, atoms.mask, told)["positions"]
