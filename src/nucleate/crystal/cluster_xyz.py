@@ -62,8 +62,8 @@ def read_cluster_xyz(path: Path, molecules: int) -> Cluster:
     """The first frame of an XYZ file of copies of one molecule, in the file's order of molecules.
 
     Atoms of every copy come in the order of the first, so that copies are congruent where their shapes are. How many
-    `molecules` there are need only be known where they touch and there is no column `mol_id`. Raises InputError "unreadable", "empty file",
-    "not finite", "single atoms", "one molecule", "several kinds" or "clash".
+    `molecules` there are need only be known where they touch and there is no column `mol_id`. Raises InputError
+    "unreadable", "empty file", "not finite", "single atoms", "one molecule", "several kinds" or "clash".
     """
     atoms = read_frames(path, "0")[0]
     numbers = torch.from_numpy(atoms.numbers).long()

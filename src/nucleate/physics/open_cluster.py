@@ -2,8 +2,8 @@
 
     E = sum over pairs of molecules i < j, atoms a of i and b of j:   A exp(-B r) - C / r^6 + q_a q_b / r
 
-with the parameters, charges and soft ends (`exp6_tables`, `SOFT_COULOMB`) of the crystals' force field. Molecules move as
-in `rigid_body`: shifts, and turns times the radius of gyration, so that all variables are in Å.
+with the parameters, charges and soft ends (`exp6_tables`, `SOFT_COULOMB`) of the crystals' force field. Molecules move
+as in `rigid_body`: shifts, and turns times the radius of gyration, so that all variables are in Å.
 """
 
 from collections.abc import Callable
