@@ -84,7 +84,8 @@ def shape_symmetries(
     """
     counted = fixing_atoms(numbers, local)
     maps = _maps_by_pairs(numbers, local, counted)
-    maps = _polished(local, counted, maps, _partners(numbers, local, counted, maps)[1])
+    for _ in range(2):  # the first map may have been a bad one of good partners
+        maps = _polished(local, counted, maps, _partners(numbers, local, counted, maps)[1])
     known = torch.stack([torch.ones(3), torch.tensor([1.0, 1.0, -1.0])]).to(local).diag_embed()
     maps = torch.cat([known.expand(len(local), 2, 3, 3), maps], 1)
     return maps, _partners(numbers, local, counted, maps)[0] < SAME_SHAPE
@@ -152,5 +153,5 @@ def _polished(
     """The best map, of the same hand, of atoms onto their partners."""
     row = torch.arange(len(local), device=local.device)[:, None, None]
     target = local[row, partner] * counted[:, None, :, None]
-    hand = torch.linalg.det(maps).sign()[..., None, None]
+    hand = torch.where(torch.linalg.det(maps) < 0, -1.0, 1.0)[..., None, None]
     return hand * nearest_rotation(hand * target.mT @ local[:, None])

@@ -4,11 +4,10 @@ Two atoms of different molecules overlap by o = limit - d where they are nearer 
 (`metrics.clashes`), below which hardly any contact of a crystal is. Every molecule follows the mean push of its
 overlaps,
 
-    step of the centroid = sum o u / 2n,      turn = (I + 1)^-1 sum a x o u / 2
+    step of the centroid = sum o u / 2n,      turn = (2 I + 1)^-1 sum a x o u
 
 with n overlapping pairs of it, unit vectors u away from the other atom, arms a from the centroid (Å) and the stiffness
-I = sum (a x u)(a x u)^T; a part of each step is carried on to the next. A cluster without overlaps stays as it is, to
-the bit, and none sees the others of its batch.
+I = sum (a x u)(a x u)^T. What overlaps nowhere stays where it is, to the bit, and no cluster sees others of its batch.
 """
 
 from dataclasses import dataclass
@@ -23,35 +22,46 @@ from nucleate.crystal.shapes import hydrogen_bonding
 from nucleate.geometry.so3 import rotation_exp
 from nucleate.metrics.clashes import COVALENT, LIMITS, pair_kinds, references
 
-ROUNDS, STEPS = 12, 8  # pairs are looked for anew after so many steps
+ROUNDS, STEPS = 16, 6  # pairs are looked for anew after so many steps
+LOCKED = (
+    8  # rounds after which overlaps mean molecules that are threaded into each other: their centroids part
+)
 MARGIN = 0.05  # Å that overlapping atoms are asked to keep beyond the limit
 REACH = 1.0  # Å: pairs nearer than their limit and this are followed
-CARRY = 0.6  # of a step into the next
-LARGEST_STEP = 0.5  # Å
+LARGEST_STEP = 0.5  # Å along each axis, and rad
 
 
 @dataclass(frozen=True, eq=False)
 class NearAtoms:
-    """Pairs of atoms of different molecules, both ways round; molecules numbered through the batch."""
+    """Pairs of atoms of different molecules, both ways round; molecules and atoms numbered through the batch."""
 
     molecule: Int[Tensor, " pairs"]
     other: Int[Tensor, " pairs"]
-    atom: Int[Tensor, " pairs"]  # numbered through the batch, of one molecule each
+    atom: Int[Tensor, " pairs"]
     other_atom: Int[Tensor, " pairs"]
     limit: Float[Tensor, " pairs"]  # Å
+
+    def apart(self, poses: ClusterPoses) -> Float[Tensor, "pairs 3"]:
+        """Å, from the other atom to the atom."""
+        x = poses.positions.flatten(0, 2)
+        return x[self.atom] - x[self.other_atom]
+
+    def overlap(self, poses: ClusterPoses) -> Float[Tensor, " pairs"]:
+        """Å to part, with `MARGIN`; 0 where a pair is not nearer than its limit."""
+        distance = self.apart(poses).norm(dim=-1)
+        return torch.where(distance < self.limit, self.limit + MARGIN - distance, 0.0)
 
 
 @torch.no_grad()
 def without_overlaps(poses: ClusterPoses) -> ClusterPoses:
     """The clusters with their molecules pushed apart, in at most `ROUNDS` times `STEPS` steps."""
     limit = least_distances(poses.numbers, poses.local)
-    carried = poses.centroid.new_zeros(2, *poses.centroid.shape)
-    for _ in range(ROUNDS):
+    for k in range(ROUNDS):
         near = near_atoms(poses, limit)
-        for _ in range(STEPS):
-            poses, carried = _pushed(poses, near, carried)
-        if not carried.any():
+        if not near.overlap(poses).any():
             break
+        for _ in range(STEPS):
+            poses = _pushed(poses, near, locked=k >= LOCKED)
     return poses
 
 
@@ -86,29 +96,21 @@ def near_atoms(poses: ClusterPoses, limit: Float[Tensor, "batch atoms atoms"]) -
     return NearAtoms(first, second, first * n + k, second * n + q, limit[batch[pair], k, q])
 
 
-def _pushed(
-    poses: ClusterPoses, near: NearAtoms, carried: Float[Tensor, "2 batch molecules 3"]
-) -> tuple[ClusterPoses, Float[Tensor, "2 batch molecules 3"]]:
-    """One step, and what is carried into the next: shifts (Å) and turns (rad) of the molecules."""
-    shape = poses.centroid.shape
-    x, c = poses.positions.flatten(0, 2), poses.centroid.flatten(0, 1)
-    apart = x[near.atom] - x[near.other_atom]
-    distance = apart.norm(dim=-1, keepdim=True)
-    overlap = torch.where(distance < near.limit[:, None], near.limit[:, None] + MARGIN - distance, 0.0)
-    u = apart / distance.clamp(min=1e-3)
-    twist = torch.linalg.cross(x[near.atom] - c[near.molecule], u)
-    met = (overlap > 0).to(x)
+def _pushed(poses: ClusterPoses, near: NearAtoms, locked: bool) -> ClusterPoses:
+    """One step; of molecules that are `locked` along the line of their centroids."""
+    c = poses.centroid.flatten(0, 1)
+    apart, overlap = near.apart(poses), near.overlap(poses)[:, None]
+    away = c[near.molecule] - c[near.other] if locked else apart
+    u = away / away.norm(dim=-1, keepdim=True).clamp(min=1e-3)
+    twist = torch.linalg.cross(poses.positions.flatten(0, 2)[near.atom] - c[near.molecule], u)
+    met = (overlap > 0).to(overlap)
 
     def total(values: Float[Tensor, "pairs numbers"]) -> Float[Tensor, "bodies numbers"]:
         return values.new_zeros(len(c), values.shape[1]).index_add(0, near.molecule, values)
 
-    count = total(met)
-    shift = total(overlap * u) / (2 * count.clamp(min=1))
-    inertia = total((met * twist)[:, :, None].mul(twist[:, None]).flatten(1)).unflatten(1, (3, 3))
-    softened = 2 * inertia + torch.eye(3, dtype=x.dtype, device=x.device)
+    shift = total(overlap * u) / (2 * total(met).clamp(min=1))
+    stiffness = total((met * twist)[:, :, None].mul(twist[:, None]).flatten(1)).unflatten(1, (3, 3))
+    softened = 2 * stiffness + torch.eye(3, dtype=c.dtype, device=c.device)
     turn = torch.linalg.solve(softened, total(overlap * twist))
-    busy = (count.reshape(shape[:2]).sum(1) > 0)[:, None, None]
-    moved = torch.stack([shift, turn]).reshape(carried.shape) + CARRY * carried
-    moved = torch.where(busy, moved.clamp(-LARGEST_STEP, LARGEST_STEP), 0.0)
-    rotation = rotation_exp(moved[1]) @ poses.rotation
-    return poses.moved(poses.centroid + moved[0], rotation), moved
+    shift, turn = (v.clamp(-LARGEST_STEP, LARGEST_STEP).reshape(poses.centroid.shape) for v in (shift, turn))
+    return poses.moved(poses.centroid + shift, rotation_exp(turn) @ poses.rotation)
