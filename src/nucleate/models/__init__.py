@@ -8,5 +8,8 @@
 | `molcrystalflow_whole_cell_training` | its settings, its lesson and what it is measured by |
 | `crystalflow` | inorganic crystals: cell, coordinates and kinds of atoms, with conditions |
 | `crystalflow_training` | what `nucleate train crystalflow` does with a table |
+| `crystallization` | what methods share that put loose clusters of molecules in order |
+| `crystallization_published` | the published methods: PaiNN on all atoms, with and without noise |
+| `crystallization_training` | what `nucleate train crystallization` does with clusters |
 | `whole_cell_packings` | new packings of molecules in a group from it |
 """
