@@ -4,26 +4,24 @@ tasks --noise, flow--> states --build--> crystals --relax, if asked--> CIF files
 """
 
 import hashlib
-import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import pyarrow.parquet
 from ase.data import chemical_symbols
 from pydantic import BaseModel, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from nucleate.crystal.sites import NEARLY, sites_from_cif
 from nucleate.errors import InputError
-from nucleate.files import write_atomically
 from nucleate.metrics.surroundings import Surroundings, first_of_equals, surroundings
 from nucleate.models.crystalflow import CrystalFlow, Sampling
 from nucleate.models.crystalflow_training import CrystalFlowSettings, flow_of
 from nucleate.physics.energy import EnergyModel
+from nucleate.pipeline.claims import claim
 from nucleate.pipeline.folders import hold_folder, make_folder
 from nucleate.pipeline.inorganic_samples import Row, Sample, relaxed, sampled, write_table, written
 from nucleate.pipeline.inorganic_tasks import Target, Task, batches, targets_of, tasks_of
@@ -103,7 +101,7 @@ def generate_inorganic(
             model.start()
         held.enter_context(hold_folder(make_folder(folder)))
         identity = _identity(settings, weights, targets)
-        rows = _claim(folder, identity, {task.id for task in tasks}, resume)
+        rows = claim(folder / MARK, folder / TABLE, identity, {task.id for task in tasks}, resume)
         run = Run(settings, folder, flow, weights, tasks, model, rows)
         run.work(progress or (lambda *_: None))
         return run.finish()
@@ -195,32 +193,6 @@ def _identity(settings: InorganicSettings, weights: Weights, targets: Sequence[T
     about = settings.model_dump(mode="json", exclude={"n", "weights", "formula_list", "workers"})
     listed = hashlib.sha256(repr([(t.name, t.numbers) for t in targets]).encode()).hexdigest()[:16]
     return about | {"weights": weights.digest, "contents": listed}
-
-
-def _claim(folder: Path, identity: Mapping[str, Any], wanted: set[str], resume: bool) -> dict[str, Row]:
-    """Rows of an earlier run. Raises InputError where it was not to be resumed, or another."""
-    mark, table = folder / MARK, folder / TABLE
-    if mark.is_file() and not resume:
-        raise InputError(
-            f"expected a folder without samples, got {folder}; --resume goes on with them, or choose another with -o"
-        )
-    try:
-        before = json.loads(mark.read_text()) if mark.is_file() else identity
-        rows = pyarrow.parquet.read_table(table).to_pylist() if table.is_file() else []
-    except (ValueError, OSError) as error:  # of JSON and of parquet
-        raise InputError(
-            f"--resume: expected samples in {folder} that can be read, got damaged ones ({error}); delete it, or "
-            "choose another with -o"
-        ) from None
-    if different := [key for key in identity if before.get(key) != identity[key]]:
-        raise InputError(
-            f"--resume: {folder} holds other samples (other {', '.join(different)}); repeat those settings, or "
-            "choose another folder with -o"
-        )
-    if any(row["id"] not in wanted for row in rows):
-        raise InputError(f"--n: expected at least the samples that {folder} holds ({len(rows)}), got fewer")
-    write_atomically(mark, json.dumps(identity, indent=1) + "\n")
-    return {row["id"]: row for row in rows}
 
 
 @dataclass(eq=False)

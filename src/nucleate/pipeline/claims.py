@@ -1,0 +1,42 @@
+"""Folders of samples that can be gone on with: whose they are, and what is in them."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet
+
+from nucleate.errors import InputError
+from nucleate.files import write_atomically
+
+
+def claim(
+    mark: Path, table: Path, identity: Mapping[str, Any], wanted: set[str], resume: bool
+) -> dict[str, dict[str, Any]]:
+    """Rows of an earlier run, by `id`. `mark` (JSON) is written with what must agree for samples to belong together.
+
+    Raises InputError where there is a run that was not to be resumed, or another, or more samples than `wanted`.
+    """
+    folder = mark.parent
+    if mark.is_file() and not resume:
+        raise InputError(
+            f"expected a folder without samples, got {folder}; --resume goes on with them, or choose another with -o"
+        )
+    try:
+        before = json.loads(mark.read_text()) if mark.is_file() else identity
+        rows = pyarrow.parquet.read_table(table).to_pylist() if table.is_file() else []
+    except (ValueError, OSError) as error:  # of JSON and of parquet
+        raise InputError(
+            f"--resume: expected samples in {folder} that can be read, got damaged ones ({error}); delete it, or "
+            "choose another with -o"
+        ) from None
+    if different := [key for key in identity if before.get(key) != identity[key]]:
+        raise InputError(
+            f"--resume: {folder} holds other samples (other {', '.join(different)}); repeat those settings, or "
+            "choose another folder with -o"
+        )
+    if any(row["id"] not in wanted for row in rows):
+        raise InputError(f"--n: expected at least the samples that {folder} holds ({len(rows)}), got fewer")
+    write_atomically(mark, json.dumps(identity, indent=1) + "\n")
+    return {row["id"]: row for row in rows}
