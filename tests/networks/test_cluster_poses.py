@@ -1,10 +1,14 @@
 """The network of clusters turns with the cluster, and follows its molecules in any order."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from nucleate.errors import InputError
 from nucleate.geometry.so3 import random_rotation, rotation_exp
 from nucleate.networks.cluster_poses import TOUCH, ClusterNetwork, Contacts
+from nucleate.networks.elements import HEAVIEST
 from nucleate.networks.pose import MoleculeBatch
 
 DOUBLE = {"dtype": torch.float64}
@@ -94,6 +98,12 @@ def test_sees_what_matters(network, what):
         s = s + 0.1
     before, after = end(network, centroid, frame, t)[0][:, 1:], end(network, c, F, s)[0][:, 1:]
     assert ((after - before).abs().amax((1, 2)) > 1e-5).all()
+
+
+def test_elements_without_embedding_are_refused(network):
+    strange = replace(molecules(), numbers=torch.full((BATCH, 5), HEAVIEST + 1))
+    with pytest.raises(InputError, match="plutonium"):
+        network.read(strange)
 
 
 def test_contacts_are_sums_over_anchors():

@@ -16,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from nucleate.geometry.manifold import safe_sqrt
+from nucleate.networks.elements import HEAVIEST, refuse_unknown
 from nucleate.networks.embed import own_precision, time_waves
 from nucleate.networks.pose import ARM, AnchorEncoder, MoleculeBatch, RadialBasis, perceptron
 
@@ -65,7 +66,7 @@ class ClusterNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.width, self.anchor_width = width, anchor_width
-        self.encoder = AnchorEncoder(anchor_width)
+        self.encoder = AnchorEncoder(anchor_width, heaviest=HEAVIEST)
         self.contacts = Contacts(anchor_width, touches, shells)
         self.far = RadialBasis(20, SIGHT)
         channels = touches * shells
@@ -82,7 +83,11 @@ class ClusterNetwork(nn.Module):
                     parameter.mul_(FIRST_STEP)
 
     def read(self, molecules: MoleculeBatch) -> ClusterMolecule:
-        """The molecule of each cluster; does not depend on how its copies lie."""
+        """The molecule of each cluster; does not depend on how its copies lie.
+
+        Raises InputError for elements beyond plutonium.
+        """
+        refuse_unknown(molecules.numbers)
         features = self.encoder(molecules)
         count = (molecules.numbers > 0).sum(1, keepdim=True)
         extent = (molecules.positions.square().sum(1) / count).sqrt() / ARM

@@ -5,6 +5,8 @@ from ase.data import covalent_radii
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from nucleate.errors import InputError
+
 HEAVIEST = 94  # plutonium: beyond it there are hardly any crystals to learn from
 ROWS, COLUMNS = 13, 15
 NOBLE = (0, 2, 10, 18, 36, 54, 86)  # the last element of each period ends a row
@@ -64,3 +66,14 @@ def element_of(code: Float[Tensor, "*n 28"]) -> Int[Tensor, "*n"]:
 def radii() -> Float[Tensor, " elements"]:
     """Covalent radii in Å (Cordero et al. 2008), of element z at z - 1."""
     return torch.tensor(covalent_radii[1 : HEAVIEST + 1], dtype=torch.float32)
+
+
+def refuse_unknown(numbers: Int[Tensor, "*n"]) -> None:
+    """Raises InputError, naming them, for atomic numbers outside 0 (padding) to `HEAVIEST`."""
+    bad = numbers[(numbers < 0) | (numbers > HEAVIEST)]
+    if len(bad):
+        raise InputError(
+            f"expected elements from hydrogen (1) to plutonium ({HEAVIEST}), got atomic numbers "
+            f"{bad.unique().tolist()}; the network has no embedding for them, so leave those out",
+            reason="unknown element",
+        )

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from nucleate.errors import InputError
 from nucleate.geometry.manifold import safe_sqrt
-from nucleate.networks.elements import HEAVIEST
+from nucleate.networks.elements import HEAVIEST, refuse_unknown
 from nucleate.networks.embed import gaussian_basis, own_precision, smooth_cutoff, time_waves
 
 NEIGHBOURS = 100.0  # by which sums over neighbours are divided
@@ -182,13 +182,7 @@ class PaiNN(nn.Module):
             raise ValueError(
                 f"expected {'two geometries' if self.conditional else 'one geometry'} of the atoms"
             )
-        bad = numbers[(numbers < 0) | (numbers > HEAVIEST)]
-        if len(bad):
-            raise InputError(
-                f"expected elements from hydrogen (1) to plutonium ({HEAVIEST}), got atomic numbers "
-                f"{bad.unique().tolist()}; the network has no embedding for them, so leave those clusters out",
-                reason="unknown element",
-            )
+        refuse_unknown(numbers)
 
 
 class VectorHead(nn.Module):

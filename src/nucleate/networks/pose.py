@@ -66,11 +66,17 @@ class AnchorEncoder(nn.Module):
     """Features of anchors from the atoms around them: distance-based messages, mirror-blind, computed once."""
 
     def __init__(
-        self, width: int, layers: int = 3, basis: int = 16, reach: float = 6.0, near: int = 16
+        self,
+        width: int,
+        layers: int = 3,
+        basis: int = 16,
+        reach: float = 6.0,
+        near: int = 16,
+        heaviest: int = LARGEST_NUMBER,
     ) -> None:
         super().__init__()
         self.near = near
-        self.element = nn.Embedding(LARGEST_NUMBER + 1, width, padding_idx=0)
+        self.element = nn.Embedding(heaviest + 1, width, padding_idx=0)
         self.radial = RadialBasis(basis, reach)
         self.edge = nn.ModuleList(nn.Linear(basis, width, bias=False) for _ in range(layers))
         self.send = nn.ModuleList(nn.Linear(width, width) for _ in range(layers))
