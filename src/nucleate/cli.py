@@ -28,6 +28,7 @@ from rich.progress import (
 from rich.table import Table
 
 from nucleate import __version__
+from nucleate.cli_crystallize import crystallize
 from nucleate.cli_data import data
 from nucleate.cli_inorganic import Commands
 from nucleate.cli_train import train
@@ -519,17 +520,18 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="What predict wrote.")]) -> None:
+def report(folder: Annotated[Path, typer.Argument(help="What predict or crystallize wrote.")]) -> None:
     """Write report.html again from a result folder.
 
     Example: nucleate report results/aspirin
     """
-    from nucleate.report.page import write_report
+    from nucleate.report import write_any_report
 
-    print(write_report(folder))
+    print(write_any_report(folder))
 
 
 app.command()(train)
+app.command()(crystallize)
 
 
 # ------------------------------------------------------------------ options and output

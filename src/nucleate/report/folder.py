@@ -11,10 +11,12 @@ import pyarrow.parquet
 
 from nucleate.errors import InputError
 
+CRYSTALS, SAMPLES = "crystals.parquet", "samples.parquet"
+
 
 @dataclass(frozen=True)
 class Results:
-    """Rows of `crystals.parquet` best first, and `run.json`; what is not finite is None.
+    """Rows of the table best first, and `run.json`; what is not finite is None.
 
     Columns and keys may be missing: runs may be interrupted, and older versions wrote fewer.
     """
@@ -38,15 +40,15 @@ class Results:
         return f"cif/{int(row.get('rank') or 0):04d}.cif"
 
 
-def read_results(folder: Path) -> Results:
+def read_results(folder: Path, name: str = CRYSTALS) -> Results:
     """Read a result folder; `run.json` may be missing.
 
-    Raises InputError where `crystals.parquet` is missing, or one of the two files cannot be parsed.
+    Raises InputError where the table of that name is missing, or one of the two files cannot be parsed.
     """
-    table = folder / "crystals.parquet"
+    table = folder / name
     if not table.is_file():
         raise InputError(
-            f"expected a result folder with crystals.parquet, found none in {folder}. "
+            f"expected a result folder with {name}, found none in {folder}. "
             "Give the folder that `nucleate predict -o` wrote."
         )
     try:
