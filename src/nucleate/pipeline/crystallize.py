@@ -182,7 +182,11 @@ class Run:
         if field is not None and sample.failure is None:
             sample = with_energy(sample, field, RELAX_STEPS if settings.relax else 0)
             self.clock.lap("energy")
-        about = {"generator": SYSTEM, "weights": self.weights.digest, "steps": settings.steps}
+        about: dict[str, str | int | float] = {
+            "generator": SYSTEM,
+            "weights": self.weights.digest,
+            "steps": settings.steps,
+        }
         row = written(sample, self.start, self.folder, about)
         self.clock.lap("write")
         if settings.cell and sample.failure is None:
@@ -197,6 +201,8 @@ class Run:
         rows = ranked(list(self.rows.values()), self.folder, self.start.loose.n_molecules)
         write_table(rows, self.folder / TABLE)
         self.clock.lap("write")
+        if len(rows) > 1 and not any(row["spread_A"] for row in rows):
+            self.notes.append("all samples are equal: this method begins without noise, so one is enough")
         molecule = self.start.molecule
         run = {
             **provenance("torch", "numpy", "rdkit"),

@@ -79,7 +79,8 @@ def _flat(positions: Float[Tensor, "molecules atoms 3"]) -> list[int]:
 
 
 def _page(payload: dict[str, Any], run: dict[str, Any]) -> str:
-    molecule = run.get("molecule") if isinstance(run.get("molecule"), dict) else {}
+    given = run.get("molecule")
+    molecule: dict[str, Any] = given if isinstance(given, dict) else {}
     smiles = molecule.get("smiles")
     template = files("nucleate.report") / "template"
 
