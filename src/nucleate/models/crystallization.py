@@ -9,7 +9,7 @@ or has to find, where in space a cluster lies.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -52,6 +52,7 @@ class Walk:
     watch: Watch | None = None
 
 
+@runtime_checkable
 class Crystallizer(Protocol):
     """A method; an `nn.Module` as well."""
 
