@@ -14,6 +14,9 @@
 | `landscape`, `run_record`, `folders` | the result folder |
 | `provenance` | what every record says of the program |
 | `crystal_files` | relax and rank CIF files |
+| `crystallize`, `cluster_sources`, `cluster_samples` | a loose cluster, whatever it is made of -> ordered clusters |
+| `cluster_cell`, `cluster_translations` | the lattice that an ordered cluster is a piece of |
+| `claims` | whose samples a folder holds, for those that are gone on with |
 | `samples`, `match`, `evaluate`, `deduplicate_files` | crystals of any program: compared, judged, grouped |
 | `evaluate_inorganic` | crystals without molecules, asked for by their contents or from nothing |
 | `train` | a system by name on a data set -> weights |

@@ -63,7 +63,7 @@ function draw() {
 function tick(now) {
   if (!player.playing) return;
   const last = player.frames.length - 1;
-  player.time = Math.min(last, player.time + ((now - player.last) * last) / PLAYED);
+  player.time = Math.min(last, player.time + (Math.max(0, now - player.last) * last) / PLAYED); // a frame may be dated back
   player.last = now;
   draw();
   if (player.time >= last) play(false);
