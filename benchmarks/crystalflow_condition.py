@@ -38,7 +38,10 @@ def known_values(tables: list[Path], name: str) -> dict[str, float]:
 
 def made(flow: CrystalFlow, contents: Contents, name: str, target: float, guidance: float) -> list[Sites]:
     state = flow.sample(
-        contents, [torch.Generator().manual_seed(1)], Sampling(20, guidance=guidance), {name: target}
+        contents,
+        [torch.Generator().manual_seed(1)],
+        Sampling(20, guidance=guidance, returns=0),
+        {name: target},
     )
     return [crystal for crystal in flow.build(state, contents) if isinstance(crystal, Sites)]
 

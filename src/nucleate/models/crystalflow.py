@@ -73,15 +73,15 @@ class Sampling:
     With `returns` the end is mixed with new noise, as it is at time `RETURN`, and walked again from there, so often:
     errors that have gathered are forgotten, the rest is kept (restart sampling, Xu et al. 2023, arXiv 2306.14878).
 
-    Hurried Euler steps are the default: on 250 validation crystals 30 % were found with 20 of them, and with 39
-    evaluations of Heun's method along the learnt flow itself 24 % (docs/inorganic.md).
+    On 250 validation crystals 20 hurried Euler steps find 39.6 %, with four returns 44.4 % and more sharply
+    (docs/inorganic.md). Heun's method along the learnt flow itself finds fewer.
     """
 
     steps: int = 20
     method: Literal["heun", "euler"] = "euler"
     anneal: float = 5.0
     guidance: float = 1.0  # 1: as conditioned; more: beyond; 0: conditions are not listened to
-    returns: int = 0
+    returns: int = 4
 
 
 class CrystalFlow(nn.Module):

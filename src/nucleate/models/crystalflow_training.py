@@ -91,7 +91,7 @@ class CrystalTraining:
         end = self.flow.sample(
             asked.contents,
             [generator],
-            Sampling(self.settings.steps),
+            Sampling(self.settings.steps, returns=0),
             asked.properties_of(self.flow.conditions),
         )
         away = displacement(end, asked)

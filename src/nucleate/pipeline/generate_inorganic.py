@@ -50,10 +50,10 @@ class InorganicSettings(BaseModel, frozen=True, extra="forbid"):
     weights: Path | None = None  # None: those of the package
     condition: dict[str, float] = {}  # property -> what it shall be, in the units of the training
     guidance: float = Field(1.0, ge=0, le=100)  # 1: as conditioned; more: beyond
-    steps: PositiveInt = Field(20, le=10_000)
-    method: Literal["euler", "heun"] = "euler"
-    anneal: NonNegativeFloat = 5.0  # slope by which coordinates are hurried
-    returns: NonNegativeInt = Field(0, le=100)  # how often a walk goes back half the way
+    steps: PositiveInt = Field(Sampling.steps, le=10_000)
+    method: Literal["euler", "heun"] = Sampling.method
+    anneal: NonNegativeFloat = Sampling.anneal  # slope by which coordinates are hurried
+    returns: NonNegativeInt = Field(Sampling.returns, le=100)  # how often a walk goes back half the way
     relax: str | None = None  # energy model
     relax_steps: PositiveInt = 200
     workers: PositiveInt = Field(1, le=256)  # processes that relax
