@@ -69,6 +69,8 @@ VOLUMES = {  # Å^3: robust ridge fit to the training part of the COD, towards H
     **{"S": 25.44, "Cl": 24.70, "Br": 32.56, "I": 45.99, "polar hydrogen": -1.98, "ring": -7.00},
 }
 
+HEAVY_VOLUME = 18.0  # Å^3 of a heavy atom and its hydrogens in organic crystals
+
 
 def atom_types(graph: Chem.Mol) -> list[str]:
     """The row of `EXP6` for each atom. Raises InputError for an element without parameters."""
@@ -123,6 +125,11 @@ def _sum_of(volumes: dict[str, float], parts: Counter[str]) -> float:
 def has_volume(molecule: Molecule) -> bool:
     """Is a volume known for every element?"""
     return all(a.GetSymbol() in ATOM_VOLUMES for a in molecule.graph.GetAtoms())
+
+
+def estimated_volume(molecule: Molecule) -> float:
+    """`predicted_volume`, or a rougher guess where an element has no volume (Å^3)."""
+    return predicted_volume(molecule) if has_volume(molecule) else HEAVY_VOLUME * len(molecule.heavy)
 
 
 def donates_hydrogen_bond(atom: Chem.Atom) -> bool:

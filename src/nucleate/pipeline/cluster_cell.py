@@ -18,8 +18,7 @@ from nucleate.crystal.packing import Packings
 from nucleate.errors import InputError
 from nucleate.geometry.so3 import nearest_rotation
 from nucleate.geometry.symmetry import P1
-from nucleate.metrics.clusters import volume_per_molecule
-from nucleate.physics.parameters import has_volume, predicted_volume
+from nucleate.physics.parameters import estimated_volume
 from nucleate.pipeline.cluster_translations import (
     EXPLAINED,
     FILLED,
@@ -51,7 +50,7 @@ def find_cell(cluster: Cluster, molecule: Molecule) -> FoundCell:
     batch = ClusterBatch.from_list([cluster.with_positions(cluster.positions.double())])
     poses = poses_of_clusters(batch)
     seen = Seen.of(poses)
-    volume = predicted_volume(molecule) if has_volume(molecule) else volume_per_molecule(cluster.positions)
+    volume = estimated_volume(molecule)
     refusals: list[InputError] = []
     for lattice in likely_lattices(seen, volume):
         try:

@@ -29,10 +29,8 @@ from nucleate.data.clusters import Loosening, cluster_of, loosened, nearest_imag
 from nucleate.errors import InputError
 from nucleate.generative.seeds import generator_of
 from nucleate.geometry.so3 import kabsch, random_rotation
-from nucleate.physics.parameters import has_volume, predicted_volume
+from nucleate.physics.parameters import estimated_volume
 from nucleate.pipeline.composition import default_name, folder_name, read_subject
-
-PLAIN_VOLUME = 18.0  # Å^3 of a heavy atom and its hydrogens, where elements have no volume of their own
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,7 +105,7 @@ def _from_molecule(source: str, molecules: int, how: Loosening, seed: int) -> St
         raise InputError("expected a molecule, got a single atom, which has no orientation", "single atoms")
     generator = generator_of(seed, "arrangement")
     positions = random_cluster(
-        molecule.conformers[0], _volume(molecule), molecules, not composition.enantiopure, generator
+        molecule.conformers[0], estimated_volume(molecule), molecules, not composition.enantiopure, generator
     )
     packed = Cluster(molecule.numbers, positions, subject.name, molecule.bonds)
     return Start(subject.name, _loosened(packed, how, seed), molecule, notes=subject.notes)
@@ -132,10 +130,6 @@ def random_cluster(
     if both_hands:
         hand[torch.randperm(molecules, generator=generator)[: molecules // 2]] = -1
     return hand[:, None, None] * conformer.double() @ turn.mT + places[:, None]
-
-
-def _volume(molecule: Molecule) -> float:
-    return predicted_volume(molecule) if has_volume(molecule) else PLAIN_VOLUME * len(molecule.heavy)
 
 
 def _loosened(cluster: Cluster, how: Loosening, seed: int) -> Cluster:
