@@ -27,6 +27,7 @@ COMMANDS = (
     "match",
     "evaluate",
     "train",
+    "crystallize",
     "report",
 )
 SUB_COMMANDS = ("data synthesize", "data import", "data statistics", "data clusters")
