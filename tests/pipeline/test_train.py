@@ -21,6 +21,7 @@ from nucleate.generative.checkpoint import read_tensors, write_tensors
 from nucleate.generative.system import System
 from nucleate.generative.train_settings import TrainSettings
 from nucleate.generative.training import CHECKPOINT
+from nucleate.pipeline.provenance import provenance
 from nucleate.pipeline.train import (
     SYSTEMS,
     load_weights,
@@ -284,3 +285,18 @@ def test_settings_of_the_examples_are_read(path: Path):
     if card is not None:
         card["model"].pop("whole_cell")  # of the other network
         assert model.model_dump(mode="json", exclude={"whole_cell"}) == card["model"]
+
+
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [
+        ("/usr/bin/nucleate", "nucleate train own --seed 1"),
+        ("/site-packages/nucleate/__main__.py", "nucleate train own --seed 1"),
+        ("/usr/bin/pytest", ""),
+    ],
+)
+def test_the_command_is_recorded_however_the_program_was_started(
+    program: str, told: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", [program, "train", "own", "--seed", "1"])
+    assert provenance()["command"] == told
