@@ -61,7 +61,12 @@ def generate_crystalflow(
     anneal: Annotated[
         float, typer.Option(help="How much coordinates are hurried; 0: the learnt flow.")
     ] = 5.0,
-    returns: Annotated[int, typer.Option(help="How often a walk goes back half the way.")] = 4,
+    returns: Annotated[
+        int | None,
+        typer.Option(
+            help="How often a walk goes back half the way; by default 4, or 0 where atoms are chosen."
+        ),
+    ] = None,
     relax: Annotated[
         str | None, typer.Option(help="Energy model to relax with: chgnet, mace, ... or ase:module:Class.")
     ] = None,

@@ -58,6 +58,7 @@ def test_files_table_and_record_agree(weights: Path, tmp_path: Path) -> None:
         )
     counts = result.run["counts"]
     assert (counts["asked"], counts["built"], counts["distinct"]) == (4, 4, 4)
+    assert result.run["settings"]["returns"] == 4
     assert counts["overlapping"] == sum(row["overlap"] for row in result.rows)
     assert result.run["space_groups"] == {"P1": 4}
 
@@ -137,6 +138,7 @@ def test_weights_that_choose_atoms(weights: Path, tmp_path: Path) -> None:
     assert [(r["formula"], r["seed"]) for r in fewer.rows] == [
         (r["formula"], r["seed"]) for r in result.rows[:2]
     ]
+    assert result.run["settings"]["returns"] == 0  # going back hurts there
     with pytest.raises(InputError, match="choose the atoms themselves"):
         made(tmp_path / "c", dng)
 

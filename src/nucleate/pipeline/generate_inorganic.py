@@ -53,7 +53,8 @@ class InorganicSettings(BaseModel, frozen=True, extra="forbid"):
     steps: PositiveInt = Field(Sampling.steps, le=10_000)
     method: Literal["euler", "heun"] = Sampling.method
     anneal: NonNegativeFloat = Sampling.anneal  # slope by which coordinates are hurried
-    returns: NonNegativeInt = Field(Sampling.returns, le=100)  # how often a walk goes back half the way
+    # how often a walk goes back half the way; None: never where atoms are chosen, as that was measured to hurt
+    returns: NonNegativeInt | None = Field(None, le=100)
     relax: str | None = None  # energy model
     relax_steps: PositiveInt = 200
     workers: PositiveInt = Field(1, le=256)  # processes that relax
@@ -92,6 +93,8 @@ def generate_inorganic(
         raise InputError(f"--resume: expected earlier samples in {folder}, found none; leave --resume out")
     flow, weights = _flow(settings, de_novo=targets[0].numbers is None)
     _refuse_conditions(flow, settings)
+    if settings.returns is None:
+        settings = settings.model_copy(update={"returns": 0 if flow.generates_kinds else Sampling.returns})
     targets = _possible(targets, flow)
     tasks = tasks_of(targets, settings.n, settings.seed, flow)
     with ExitStack() as held:
