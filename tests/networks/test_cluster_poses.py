@@ -7,7 +7,7 @@ import torch
 
 from nucleate.errors import InputError
 from nucleate.geometry.so3 import random_rotation, rotation_exp
-from nucleate.networks.cluster_poses import TOUCH, ClusterNetwork, Contacts
+from nucleate.networks.cluster_poses import TOUCH, ClusterNetwork, Contacts, agreed, turn_agreed
 from nucleate.networks.elements import HEAVIEST
 from nucleate.networks.pose import MoleculeBatch
 
@@ -98,6 +98,32 @@ def test_sees_what_matters(network, what):
         s = s + 0.1
     before, after = end(network, centroid, frame, t)[0][:, 1:], end(network, c, F, s)[0][:, 1:]
     assert ((after - before).abs().amax((1, 2)) > 1e-5).all()
+
+
+def test_a_lattice_agrees_with_itself_and_noise_is_averaged():
+    """Steps of an ideal lattice are what they agree on; of a noisy one they agree on something nearer to it."""
+    axis = torch.arange(3.0, **DOUBLE)
+    ideal = 7 * torch.cartesian_prod(axis, axis, axis)[None]
+    noisy = ideal + 0.5 * torch.randn(ideal.shape, generator=seeded(1), **DOUBLE)
+    wanted, found = (x[:, None] - x[:, :, None] for x in (ideal, noisy))
+    assert agreed(wanted, (1.0,)).abs().max() < 1e-6
+    nearer = found + agreed(found, (2.0,))[..., 0]
+    assert (nearer - wanted).square().mean() < 0.6 * (found - wanted).square().mean()
+
+
+@pytest.mark.parametrize("other", ["turned", "mirrored"])
+def test_operations_agree_with_themselves(other):
+    """Two orientations, every second molecule: noise of the turns between them is pulled back."""
+    second = torch.diag(torch.tensor([-1.0, 1.0, -1.0] if other == "turned" else [-1.0] * 3, **DOUBLE))
+    ideal = random_rotation(generator=seeded(2)) @ torch.stack([torch.eye(3, **DOUBLE), second] * 6)[None]
+    assert turn_agreed(ideal).abs().max() < 1e-9
+    first = torch.tensor([0.2, 0.0, 0.0], **DOUBLE)
+    noisy = ideal.clone()
+    noisy[:, 0] = noisy[:, 0] @ rotation_exp(first)
+    mean = turn_agreed(noisy)[0, 0, 1:, :, 1].mean(0)
+    cosine = torch.nn.functional.cosine_similarity(mean, first, dim=0)
+    torch.testing.assert_close(cosine.abs(), torch.tensor(1.0, **DOUBLE), atol=0.01, rtol=0)
+    assert mean.norm() > 0.1
 
 
 def test_elements_without_embedding_are_refused(network):

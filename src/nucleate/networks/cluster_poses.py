@@ -2,13 +2,18 @@
 
     atoms --encoder, once for all copies--> anchors (points of the body frame with features)
     pairs of molecules --centroids, frames, distances of all their anchors--> numbers and vectors
+    pairs of pairs --how far from what pairs like it do (`agreed`)--> vectors
     messages between all molecules --> a shift and a turn of each
 
 All is told in the frame F of the molecule that looks (u = F^T v), orthogonal, with determinant -1 for mirrored copies;
 answers are turned back. So every output turns, shifts and is mirrored with the cluster, and follows the molecules in
 any order.
+
+In a crystal of one molecule steps and turns from molecule to molecule repeat: lattice vectors and operations. Where
+noise hides them, pairs that nearly agree tell what they would agree on, and nothing of that need be learned.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -18,11 +23,13 @@ from torch import Tensor, nn
 from nucleate.geometry.manifold import safe_sqrt
 from nucleate.networks.elements import HEAVIEST, refuse_unknown
 from nucleate.networks.embed import own_precision, time_waves
-from nucleate.networks.pose import ARM, AnchorEncoder, MoleculeBatch, RadialBasis, perceptron
+from nucleate.networks.pose import ARM, AnchorEncoder, MoleculeBatch, RadialBasis, axial, perceptron
 
 TOUCH = 8.0  # Å: anchors farther apart do not see each other
 SIGHT = 30.0  # Å: centroids farther apart look alike
 OTHERS = 4.0  # by which sums over the other molecules are divided
+SAME_STEP = (1.0, 2.0, 4.0)  # Å: how alike two steps must be to count as one, as standard deviations
+SAME_TURN = (0.5, 1.0, 1.5)  # the same of turns, as distances of matrices: 2 sqrt(2) sin(angle / 2)
 FIRST_STEP = 0.1  # of the heads' usual size: training begins near "nothing moves"
 
 
@@ -41,10 +48,8 @@ class PairViews:
 
     numbers: Float[Tensor, "batch molecules molecules numbers"]
     direction: Float[Tensor, "batch molecules molecules 3"]  # unit vector to j
-    force: Float[
-        Tensor, "batch molecules molecules 3 channels"
-    ]  # directions from anchors of i to those of j, summed
-    torque: Float[Tensor, "batch molecules molecules 3 channels"]  # Å, the same about the centroid of i
+    shifts: Float[Tensor, "batch molecules molecules 3 pushes"]  # along which i may be pushed
+    turns: Float[Tensor, "batch molecules molecules 3 twists"]  # about which it may be turned
 
 
 class ClusterNetwork(nn.Module):
@@ -70,11 +75,13 @@ class ClusterNetwork(nn.Module):
         self.contacts = Contacts(anchor_width, touches, shells)
         self.far = RadialBasis(20, SIGHT)
         channels = touches * shells
-        self.pairs = perceptron(7 * channels + 20 + 3 + 3 + 9, 2 * pair_width, pair_width)
+        pushes, twists = channels + 2 * len(SAME_STEP), channels + len(SAME_TURN)
+        known = channels + 3 * (pushes + twists) + 20 + 3 + 3 + 9
+        self.pairs = perceptron(known, 2 * pair_width, pair_width)
         self.molecule = perceptron(anchor_width + 4, width, width)
         self.time = perceptron(width, width, width)
         self.layers = nn.ModuleList(ClusterLayer(width, pair_width, vectors) for _ in range(layers))
-        self.along = nn.Linear(2 * width, 1 + 2 * channels)
+        self.along = nn.Linear(2 * width, 1 + pushes + twists)
         last = perceptron(width, width, 6)
         self.own = nn.Sequential(nn.LayerNorm(width), last)
         with torch.no_grad():
@@ -111,11 +118,12 @@ class ClusterNetwork(nn.Module):
         x = (molecule.told + self.time(time_waves(t, self.width)))[:, None].expand(-1, centroid.shape[1], -1)
         for layer in self.layers:
             x, heard = layer(x, edges, pairs.direction, frame)
-        away, push, twist = self.along(heard).split([1, *[pairs.force.shape[-1]] * 2], -1)
+        sizes = [1, pairs.shifts.shape[-1], pairs.turns.shape[-1]]
+        away, push, twist = self.along(heard).split(sizes, -1)
         shift, turn = self.own(x).split(3, -1)
-        shift = shift + torch.einsum("bijk,bijxk->bix", push, pairs.force) / OTHERS
+        shift = shift + torch.einsum("bijk,bijxk->bix", push, pairs.shifts) / OTHERS
         shift = shift + torch.einsum("bij,bijx->bix", away[..., 0], pairs.direction) / OTHERS
-        turn = turn + torch.einsum("bijk,bijxk->bix", twist, pairs.torque) / (OTHERS * ARM)
+        turn = turn + torch.einsum("bijk,bijxk->bix", twist, pairs.turns) / OTHERS
         return (frame @ shift[..., None])[..., 0], turn
 
     def see(
@@ -126,16 +134,48 @@ class ClusterNetwork(nn.Module):
     ) -> PairViews:
         """All pairs of molecules, as numbers and vectors that do not depend on where the cluster lies."""
         with own_precision(centroid):
-            apart = ~torch.eye(centroid.shape[1], dtype=torch.bool, device=centroid.device)[..., None]
-            where = (centroid[:, None] - centroid[:, :, None]) @ frame
-            lies = frame.mT[:, :, None] @ frame[:, None]
+            step = centroid[:, None] - centroid[:, :, None]
+            where, lies = step @ frame, frame.mT[:, :, None] @ frame[:, None]
             distance = safe_sqrt(where.square().sum(-1, keepdim=True))
             direction = where / distance.clamp(min=1.0)
             touch, force, torque = self.contacts(where, lies, molecule)
+            again = [agreed(step, SAME_STEP).mT @ frame[:, :, None], agreed(where, SAME_STEP).mT]
+            shifts = torch.cat([force, *(v.mT for v in again)], -1)
+            turns = torch.cat([torque / ARM, turn_agreed(frame)], -1)
             seen = [self.far(distance[..., 0]), direction, where / SIGHT, lies.flatten(-2)]
-            numbers = torch.cat([touch, force.flatten(-2), torque.flatten(-2) / ARM, *seen], -1)
-            gap = apart[..., None]
-            return PairViews(numbers * apart, direction, force * gap, torque * gap)
+            numbers = torch.cat([touch, shifts.flatten(-2), turns.flatten(-2), *seen], -1)
+            apart = ~torch.eye(centroid.shape[1], dtype=torch.bool, device=centroid.device)[..., None]
+            return PairViews(numbers * apart, direction, shifts * apart[..., None], turns * apart[..., None])
+
+
+def agreed(
+    values: Float[Tensor, "batch molecules molecules d"], widths: Sequence[float]
+) -> Float[Tensor, "batch molecules molecules d widths"]:
+    """For each pair of molecules the mean over pairs of like values, less its own value; 0 where i is j.
+
+    Weights are Gaussians of the distance between the values, of several standard deviations.
+    """
+    others = ~torch.eye(values.shape[1], dtype=torch.bool, device=values.device)
+    own = values[:, others]
+    squared = torch.cdist(own, own).square()
+    means = []
+    for width in widths:
+        weight = torch.exp(
+            (-squared / (2 * width**2)).clamp_min(-80)
+        )  # beyond it floats are denormal, and slow
+        means.append(weight @ own / weight.sum(-1, keepdim=True))
+    result = values.new_zeros(*values.shape, len(widths))
+    result[:, others] = torch.stack(means, -1) - own[..., None]
+    return result
+
+
+def turn_agreed(
+    frame: Float[Tensor, "batch molecules 3 3"],
+) -> Float[Tensor, "batch molecules molecules 3 widths"]:
+    """`agreed` for the turns Q = F_j F_i^T: the axis of Q^T Q', with their mean Q', in the frame of molecule i."""
+    Q = frame[:, None] @ frame.mT[:, :, None]
+    mean = agreed(Q.flatten(-2), SAME_TURN).movedim(-1, 3).unflatten(-1, (3, 3)) + Q[:, :, :, None]
+    return axial(frame.mT[:, None, :, None] @ mean @ frame[:, :, None, None]).mT
 
 
 class Contacts(nn.Module):

@@ -480,7 +480,7 @@ def _assembled(
     # torques of contacts; axes of the body drawn towards neighbours; a turn of the body's own
     torque = torch.linalg.cross(arms, twist).sum(2)
     lever = torch.einsum("bmnk,bmik,bmnj->bmij", pull[..., 2:], rotation, line)
-    turn = _solve_inertia(arms, torque, condition.present) + _axial(lever) * condition.hand[..., None]
+    turn = _solve_inertia(arms, torque, condition.present) + axial(lever) * condition.hand[..., None]
     turn = turn + torch.einsum("bmij,bmj->bmi", rotation, own[..., 3:6])
     virial = torch.einsum("bmkc,bmkcx,bmkcy->bmxy", force[..., 2], direction, direction)
     virial = virial + torch.einsum("bmn,bmnx,bmny->bmxy", pull[..., 1], line, line)
@@ -507,7 +507,7 @@ def _symmetric(five: Float[Tensor, "batch bodies 5"]) -> Float[Tensor, "batch bo
     return 0.1 * torch.einsum("bmk,kij->bmij", five, basis)
 
 
-def _axial(matrix: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 3"]:
+def axial(matrix: Float[Tensor, "*n 3 3"]) -> Float[Tensor, "*n 3"]:
     """sum of a x b for a matrix that is a sum of a b^T."""
     return torch.stack(
         [
