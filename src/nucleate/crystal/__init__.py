@@ -9,6 +9,8 @@ b, c.
 | `formula` | TiO2 -> atoms of each element |
 | `packing` | `Packings`: rigid molecules, batched over crystals of one composition and space group |
 | `cluster_xyz` | clusters of copies of one molecule as extended XYZ, and their trajectories |
+| `cluster_poses` | clusters as rigid bodies: one shape, a centroid and a frame for each copy |
+| `shapes` | symmetries, anchors and hydrogen bonds of molecules known by their atoms alone |
 | `open_space` | molecules without a cell, asked as if they had one |
 | `perceive` | bonds and whole molecules from bare coordinates |
 | `lewis` | bond orders and formal charges by an integer program |

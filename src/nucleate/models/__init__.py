@@ -10,6 +10,8 @@
 | `crystalflow_training` | what `nucleate train crystalflow` does with a table |
 | `crystallization` | what methods share that put loose clusters of molecules in order |
 | `crystallization_published` | the published methods: PaiNN on all atoms, with and without noise |
+| `crystallization_rigid` | ours: a flow of rigid molecules, dealt to their nearest goals |
+| `cluster_relax` | molecules of a cluster pushed apart until none overlaps |
 | `crystallization_training` | what `nucleate train crystallization` does with clusters |
 | `whole_cell_packings` | new packings of molecules in a group from it |
 """

@@ -11,4 +11,5 @@
 | `pairnet` | ours: pairs push and pull along the lines that join them |
 | `painn` | scalars and vectors on the atoms of a cluster |
 | `pose` | contacts between molecules of the asymmetric unit and their images in a space group |
+| `cluster_poses` | rigid molecules of a cluster, each seen from every other |
 """
