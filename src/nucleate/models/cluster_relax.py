@@ -23,9 +23,8 @@ from nucleate.geometry.so3 import rotation_exp
 from nucleate.metrics.clashes import COVALENT, LIMITS, pair_kinds, references
 
 ROUNDS, STEPS = 16, 6  # pairs are looked for anew after so many steps
-LOCKED = (
-    8  # rounds after which overlaps mean molecules that are threaded into each other: their centroids part
-)
+# rounds after which overlaps mean molecules that are threaded into each other: their centroids part
+LOCKED = 8
 MARGIN = 0.05  # Å that overlapping atoms are asked to keep beyond the limit
 REACH = 1.0  # Å: pairs nearer than their limit and this are followed
 LARGEST_STEP = 0.5  # Å along each axis, and rad

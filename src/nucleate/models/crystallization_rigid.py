@@ -38,14 +38,11 @@ FLOW = FlowMatching(FIELDS, endpoint=frozenset(FIELDS.factors))
 """A state has `centroid` (batch, molecules, 3) in Å and `rotation` (batch, molecules, 3, 3)."""
 
 ANCHORS = 12
-SHIFT_NOISE, TURN_NOISE = (
-    0.2,
-    0.1,
-)  # Å along each axis, rad about each: of the start, so that there are several samples
+# of the start, so that there are several samples: Å along each axis, rad about each
+SHIFT_NOISE, TURN_NOISE = 0.2, 0.1
 LATE = 0.8  # errors are not divided by less than 1 - this of the way that is left
-WRONG_HAND = (
-    1e4  # Å^2: the cost of dealing a chiral molecule to its mirror image; only where hands do not match
-)
+# Å^2: the cost of dealing a chiral molecule to its mirror image; only where hands do not match
+WRONG_HAND = 1e4
 DEALS = 3  # of dealing and superposing by turns
 
 

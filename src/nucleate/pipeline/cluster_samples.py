@@ -206,8 +206,13 @@ def _cell_row(found: FoundCell, end: RelaxedCrystal, start: Start) -> Row:
 def ranked(rows: Sequence[Row], folder: Path, molecules: int) -> list[Row]:
     """Best first, with rank and spread: by energy, or by collisions where there are no energies; failures last."""
     made = [row for row in rows if row["file"]]
-    x = [read_trajectory(folder / row["file"], molecules)[1][0] for row in made]
-    spread = {row["id"]: _mean([rms(p, q) for q in x if q is not p]) for row, p in zip(made, x)}
+    spread: dict[str, float] = {}
+    if len(made) > 1:
+        x = torch.stack([read_trajectory(folder / row["file"], molecules)[1][0] for row in made])
+        atoms = x.shape[1] * x.shape[2]
+        apart = torch.cdist(x.flatten(1), x.flatten(1), compute_mode="donot_use_mm_for_euclid_dist")
+        means = apart.sum(1) / (len(made) - 1) / math.sqrt(atoms)
+        spread = dict(zip([row["id"] for row in made], means.tolist()))
 
     def place(row: Row) -> tuple[bool, float, float, int]:
         energy = row["energy_kj_mol"]
@@ -222,10 +227,6 @@ def ranked(rows: Sequence[Row], folder: Path, molecules: int) -> list[Row]:
         row | {"rank": rank if row["file"] else None, "spread_A": spread.get(row["id"])}
         for rank, row in enumerate(sorted(rows, key=place), start=1)
     ]
-
-
-def _mean(numbers: Sequence[float]) -> float | None:
-    return sum(numbers) / len(numbers) if numbers else None
 
 
 def write_table(rows: Sequence[Row], path: Path) -> None:

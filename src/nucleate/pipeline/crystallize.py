@@ -20,7 +20,7 @@ from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.generative.seeds import seed_of
 from nucleate.models.crystallization_training import CrystallizationSettings, crystallizer_of
-from nucleate.networks.elements import HEAVIEST
+from nucleate.networks.elements import refuse_unknown
 from nucleate.physics.open_cluster import OpenField
 from nucleate.pipeline.claims import claim
 from nucleate.pipeline.cluster_samples import (
@@ -85,7 +85,7 @@ def crystallize(
         raise InputError(f"--resume: expected earlier samples in {folder}, found none; leave --resume out")
     method, weights, learnt = load_crystallizer(settings.weights)
     start = read_start(source, settings.molecules, learnt.loosening, settings.seed)
-    _refuse_unknown(start)
+    refuse_unknown(start.loose.numbers)
     with ExitStack() as held:
         held.enter_context(hold_folder(make_folder(folder)))
         wanted = {f"{k + 1:04d}" for k in range(settings.n)}
@@ -103,11 +103,6 @@ def load_crystallizer(given: Path | None) -> tuple[Any, Weights, Crystallization
     settings = weights.settings(CrystallizationSettings)
     method: nn.Module = weights.fill(crystallizer_of(settings))
     return method, weights, settings
-
-
-def _refuse_unknown(start: Start) -> None:
-    if (heaviest := int(start.loose.numbers.max())) > HEAVIEST:
-        raise InputError(f"expected elements up to plutonium, got number {heaviest}", "unknown element")
 
 
 def _notes(start: Start, learnt: CrystallizationSettings) -> list[str]:
@@ -155,6 +150,7 @@ class Run:
                 tell("samples", number, self.settings.n, "")
                 if f"{number + 1:04d}" not in self.rows:
                     self._make(number, field)
+                    write_table(list(self.rows.values()), self.folder / TABLE)  # whatever ends the run
             tell("samples", self.settings.n, self.settings.n, "")
         except KeyboardInterrupt:
             self.interrupted = True

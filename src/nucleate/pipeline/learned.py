@@ -55,7 +55,7 @@ BROKEN, OVERLAPPING, CLEAR = 0, 1, 2
 FARTHEST = 4.0  # from the noise, in log coordinates: that far lengths have grown by a factor of ten or more
 
 
-# auto is a mixture wherever the weights can make the crystals: measured to find more of them (docs/learning.md)
+# auto is a mixture wherever the weights can make the crystals, random starts elsewhere (why: docs/learning.md)
 Name = Literal["auto", "random", "molcrystalflow", "mixture"]
 
 
