@@ -217,6 +217,24 @@ def test_ctrl_c_leaves_what_is_done(weights: Path, tmp_path: Path, monkeypatch: 
     assert len(whole.rows) == whole.run["counts"]["made"] == 5
 
 
+def test_whatever_ends_a_run_leaves_its_samples_to_go_on_with(
+    weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = iter(range(9))
+
+    def twice(*arguments: Any) -> Any:
+        if next(calls) == 2:
+            raise MemoryError  # as good as a kill: nothing is tidied up after it
+        return sampled(*arguments)
+
+    monkeypatch.setattr(verb, "sampled", twice)
+    with pytest.raises(MemoryError):
+        made(SMALL, tmp_path, weights, n=3)
+    whole = made(SMALL, tmp_path, weights, n=3, resume=True)
+    assert len(whole.rows) == 3
+    assert next(calls) == 4  # the third alone was made again
+
+
 def test_a_sampler_that_runs_away_is_a_counted_failure(
     weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
