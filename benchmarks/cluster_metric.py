@@ -17,7 +17,7 @@ from torch import Tensor
 
 from nucleate.crystal.cluster import Cluster
 from nucleate.data.cluster_files import read_cluster_splits
-from nucleate.data.clusters import Loosening, loosened
+from nucleate.data.clusters import Loosening, loosened_cluster
 from nucleate.files import write_atomically
 from nucleate.generative.seeds import generator_of
 from nucleate.metrics.clusters import collapsed, pm_center, pm_center_permuted, shuffled
@@ -32,21 +32,16 @@ def moved(step: float) -> Spoil:
     """Every molecule moved, none turned."""
 
     def spoil(cluster: Cluster, generator: torch.Generator) -> Tensor:
-        return _loosened(cluster, generator, Loosening(translation=step, rotation=0.0))
+        return loosened_cluster(cluster, generator, Loosening(translation=step, rotation=0.0)).positions
 
     return spoil
-
-
-def _loosened(cluster: Cluster, generator: torch.Generator, how: Loosening) -> Tensor:
-    everyone = torch.ones(1, len(cluster.numbers), dtype=torch.bool)
-    return loosened(cluster.positions.double()[None], everyone, generator, how)[0]
 
 
 SPOILT: dict[str, Spoil] = {
     "the true cluster, its molecules renamed": lambda c, g: shuffled(c.positions.double(), g),
     "collapsed to a point": lambda c, g: collapsed(c.positions.double()),
     **{f"moved by {step:g} Å along each axis": moved(step) for step in STEPS},
-    "loosened as in training": lambda c, g: _loosened(c, g, Loosening()),
+    "loosened as in training": lambda c, g: loosened_cluster(c, g, Loosening()).positions,
 }
 
 

@@ -159,6 +159,12 @@ def loosened(
     return torch.where(mask[:, None, :, None], moved, 0.0)
 
 
+def loosened_cluster(cluster: Cluster, generator: torch.Generator, how: Loosening) -> Cluster:
+    """`loosened` for one cluster."""
+    everyone = torch.ones(1, len(cluster.numbers), dtype=torch.bool)
+    return cluster.with_positions(loosened(cluster.positions[None], everyone, generator, how)[0])
+
+
 def evaluation_copies(clusters: Sequence[Cluster], how: Loosening, seed: int) -> list[Cluster]:
     """Loose clusters to evaluate on: those of a seed and a name, whatever other clusters there are."""
     return [_evaluation_copy(cluster, how, seed) for cluster in clusters]
@@ -166,6 +172,4 @@ def evaluation_copies(clusters: Sequence[Cluster], how: Loosening, seed: int) ->
 
 def _evaluation_copy(cluster: Cluster, how: Loosening, seed: int) -> Cluster:
     digest = hashlib.sha256(f"{seed} {cluster.name}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    everyone = torch.ones(1, len(cluster.numbers), dtype=torch.bool)
-    return cluster.with_positions(loosened(cluster.positions[None], everyone, generator, how)[0])
+    return loosened_cluster(cluster, torch.Generator().manual_seed(int.from_bytes(digest[:7], "big")), how)

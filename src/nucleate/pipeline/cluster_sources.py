@@ -25,7 +25,7 @@ from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.open_space import crystal_of_cluster
 from nucleate.crystal.rigid import CONFORMER_TOLERANCE, normalise_hydrogens, species_from_crystal
 from nucleate.data.cluster_files import FINAL, FINAL_END, INITIAL, INITIAL_END, read_published
-from nucleate.data.clusters import Loosening, cluster_of, loosened, nearest_images
+from nucleate.data.clusters import Loosening, cluster_of, loosened_cluster, nearest_images
 from nucleate.errors import InputError
 from nucleate.generative.seeds import generator_of
 from nucleate.geometry.so3 import kabsch, random_rotation
@@ -56,7 +56,7 @@ def read_start(source: str, molecules: int, how: Loosening, seed: int) -> Start:
     if suffix == ".cif":
         crystal = normalise_hydrogens(read_crystal(path))
         truth = cluster_of(crystal.replace(info={"id": name}), molecules)
-        return _known(name, _loosened(truth, how, seed), truth, crystal)
+        return _known(name, loosened_cluster(truth, generator_of(seed, "loosening"), how), truth, crystal)
     return _from_molecule(source, molecules, how, seed)
 
 
@@ -108,7 +108,12 @@ def _from_molecule(source: str, molecules: int, how: Loosening, seed: int) -> St
         molecule.conformers[0], estimated_volume(molecule), molecules, not composition.enantiopure, generator
     )
     packed = Cluster(molecule.numbers, positions, subject.name, molecule.bonds)
-    return Start(subject.name, _loosened(packed, how, seed), molecule, notes=subject.notes)
+    return Start(
+        subject.name,
+        loosened_cluster(packed, generator_of(seed, "loosening"), how),
+        molecule,
+        notes=subject.notes,
+    )
 
 
 def random_cluster(
@@ -130,10 +135,3 @@ def random_cluster(
     if both_hands:
         hand[torch.randperm(molecules, generator=generator)[: molecules // 2]] = -1
     return hand[:, None, None] * conformer.double() @ turn.mT + places[:, None]
-
-
-def _loosened(cluster: Cluster, how: Loosening, seed: int) -> Cluster:
-    everyone = torch.ones(1, len(cluster.numbers), dtype=torch.bool)
-    return cluster.with_positions(
-        loosened(cluster.positions[None], everyone, generator_of(seed, "loosening"), how)[0]
-    )
