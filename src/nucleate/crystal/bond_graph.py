@@ -72,12 +72,12 @@ class BondGraphs:
         """Every pair of atoms at most `order` bonds apart, once: the extended graph of ConfGF."""
         near = (self.hops <= order) & torch.ones_like(self.hops, dtype=torch.bool).triu(1)
         batch, i, j = near.nonzero(as_tuple=True)
-        offset = batch * self.numbers.shape[1]
-        return Pairs(batch, i + offset, j + offset, self.bond[batch, i, j], self.hops[batch, i, j])
+        place = (self.mask.flatten().cumsum(0) - 1).reshape(self.mask.shape)
+        return Pairs(batch, place[batch, i], place[batch, j], self.bond[batch, i, j], self.hops[batch, i, j])
 
 
 class Pairs(NamedTuple):
-    """Pairs of atoms i < j, numbered in the flattened batch (molecule x padded atoms + atom)."""
+    """Pairs of atoms i < j, numbered among all atoms of the batch without padding: the rows of `x[mask]`."""
 
     molecule: Int[Tensor, " pairs"]
     i: Int[Tensor, " pairs"]
@@ -109,14 +109,19 @@ def bond_graph(graph: Chem.Mol) -> BondGraph:
 def signed_volumes(
     centres: Int[Tensor, "batch centres 5"], positions: Float[Tensor, "batch atoms 3"]
 ) -> Float[Tensor, "batch centres"]:
-    """(a - c) . (b - c) x (d - c) of each centre c and its first three neighbours (Å^3); 0 for padding.
+    """(a - c) . (b - c) x (d - c) of each centre c and three of its neighbours, the mean over all threes (Å^3); 0 for
+    padding.
 
-    Neighbours are in such an order that this is positive where the stereo is the one that the graph gives.
+    Neighbours are in such an order that this is positive where the stereo is the one that the graph gives. One three
+    is not enough: in fused small rings the bonds within the rings lie in a plane, and their sign means nothing.
     """
     row = torch.arange(len(positions), device=positions.device)[:, None, None]
     found = positions[row, centres.clamp(min=0)]  # batch centres 5 3
-    arm = found[:, :, 1:4] - found[:, :, :1]
+    four = centres[..., 4:] >= 0
+    base = torch.where(four, found[:, :, 4], found[:, :, 0])  # the four threes add up to this tetrahedron
+    arm = found[:, :, 1:4] - base[:, :, None]
     volume = (arm[:, :, 0] * torch.linalg.cross(arm[:, :, 1], arm[:, :, 2])).sum(-1)
+    volume = torch.where(four[..., 0], volume / 4, volume)
     return torch.where(centres[..., 0] >= 0, volume, 0.0)
 
 

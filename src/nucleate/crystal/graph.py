@@ -14,6 +14,7 @@ from rdkit import Chem, rdBase
 from torch import Tensor
 
 from nucleate.crystal.crystal import Crystal
+from nucleate.crystal.stereo import wrong_centres
 from nucleate.errors import InputError
 
 SINGLE, DOUBLE, TRIPLE = Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE
@@ -67,6 +68,13 @@ def with_stereo(graph: Chem.Mol, positions: Float[Tensor, "atoms 3"]) -> Chem.Mo
     seen.RemoveAllConformers()
     seen.AddConformer(conformer)
     Chem.AssignStereochemistryFrom3D(seen)
+    if len(
+        wrong_centres(seen, positions)
+    ):  # RDKit looks at three neighbours, which may lie in a plane with the atom
+        Chem.AssignAtomChiralTagsFromStructure(seen)
+        for centre in wrong_centres(seen, positions):
+            seen.GetAtomWithIdx(centre).InvertChirality()
+        Chem.AssignStereochemistry(seen, cleanIt=True, force=True)
     seen.RemoveAllConformers()
     return seen
 

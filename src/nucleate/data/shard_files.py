@@ -1,0 +1,67 @@
+"""Shards: parquet files whose metadata `nucleate` is JSON that says how they were made.
+
+Each kind of record has its columns; a file with others, or without the metadata, is none of ours.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+
+from nucleate.errors import InputError
+from nucleate.files import write_atomically
+
+
+@dataclass(frozen=True)
+class ShardKind:
+    """What the records are called, and their columns."""
+
+    what: str
+    schema: pyarrow.Schema
+
+    def write(self, table: pyarrow.Table, path: Path, about: dict[str, Any]) -> None:
+        """One file, whole or not there; `about` becomes the metadata."""
+        table = table.replace_schema_metadata({"nucleate": json.dumps(about)})
+        sink = pyarrow.BufferOutputStream()
+        pyarrow.parquet.write_table(table, sink, compression="zstd")
+        write_atomically(path, sink.getvalue().to_pybytes())
+
+    def about(self, path: Path) -> dict[str, Any]:
+        """What `write` was told. Raises InputError for a file of another kind."""
+        try:
+            schema = pyarrow.parquet.read_schema(path)
+            about = json.loads((schema.metadata or {})[b"nucleate"])
+        except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
+            why = " ".join(str(error).split())[:100]
+            raise InputError(
+                f"expected a shard of {self.what}, got {path} ({why}); remove it", "unreadable"
+            ) from error
+        if not schema.remove_metadata().equals(self.schema) or not isinstance(about, dict):
+            raise InputError(
+                f"expected a shard of {self.what}, got {path} with other columns; remove it", "unreadable"
+            )
+        return about
+
+    def read(self, path: Path, columns: list[str] | None = None) -> pyarrow.Table:
+        """Raises InputError for a file of another kind, or a damaged one."""
+        self.about(path)
+        try:
+            return pyarrow.parquet.read_table(path, columns=columns)
+        except (OSError, ValueError, pyarrow.ArrowException) as error:
+            raise InputError(
+                f"expected a shard of {self.what}, got {path}, which is damaged; remove it", "unreadable"
+            ) from error
+
+
+def split_said(place: Path, paths: list[Path], about: Callable[[Path], dict[str, Any]]) -> str:
+    """The split that the shards of a data set name, or nothing. Raises InputError where they name several."""
+    said = {str(about(path).get("split", "")) for path in paths}
+    if len(said) > 1:
+        raise InputError(
+            f"expected shards of one split in {place}, got {', '.join(sorted(said))}; sort them out"
+        )
+    return next(iter(said), "")
