@@ -45,7 +45,7 @@ def _volumes(
     unit = torch.nn.functional.normalize(arms, dim=-1)
     local = torch.cat([torch.zeros_like(unit[:, :, :1]), unit], 2).flatten(0, 1)
     own = torch.where(centres >= 0, torch.arange(5), -1).repeat(len(positions), 1)[:, None]
-    return signed_volumes(own, local).reshape(len(positions), -1)
+    return signed_volumes(own, local).reshape(len(positions), len(centres))
 
 
 def _right_sides(

@@ -18,6 +18,7 @@
 | `cluster_cell`, `cluster_translations` | the lattice that an ordered cluster is a piece of |
 | `claims` | whose samples a folder holds, for those that are gone on with |
 | `samples`, `match`, `evaluate`, `deduplicate_files` | crystals of any program: compared, judged, grouped |
+| `conformer_baselines` | conformers of RDKit and of chance, to be compared with |
 | `evaluate_inorganic` | crystals without molecules, asked for by their contents or from nothing |
 | `train` | a system by name on a data set -> weights |
 | `synthesize`, `import_crystals`, `data_statistics` | data sets: made by search, read from CIF files, in numbers |
