@@ -207,6 +207,29 @@ def test_giving_up_gains_nothing() -> None:
         assert more.mat_p < less.mat_p
 
 
+def test_recall_alone_does_not_see_rubbish() -> None:
+    """The published numbers ask only whether references are found: every sample more can but help them."""
+    references, rubbish = butane(180.0, 60.0, -60.0), butane(*range(-170, 180, 10))
+    radii = collapsed_rmsds(references, torch.arange(4))
+    good, rich = (
+        coverage(d, radii, d.shape[1], 0.1)
+        for d in (best_rmsds(BUTANE, references, x) for x in (references, torch.cat([references, rubbish])))
+    )
+    assert good.cov_r == rich.cov_r == 1.0
+    assert rich.mat_r == pytest.approx(good.mat_r, abs=1e-6)
+    assert good.cov_p == 1.0
+    assert rich.cov_p < 0.5
+    assert rich.mat_p > 0.1
+
+
+def test_hydrogens_are_not_seen() -> None:
+    graph = embedded("CO", 1)
+    x = positions_of(graph)
+    turned = x.clone()
+    turned[:, 5] = 2 * x[:, 1] - x[:, 5]  # the hydrogen of the hydroxyl group on the wrong side
+    assert best_rmsds(graph, x, turned) < 1e-7
+
+
 def test_a_collapsed_conformer_is_as_far_as_it_is_said_to_be() -> None:
     references = butane(180.0, 60.0)
     spot = best_rmsds(BUTANE, references, torch.zeros(1, 4, 3, dtype=torch.float64))[:, 0]
