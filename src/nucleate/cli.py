@@ -28,6 +28,7 @@ from rich.progress import (
 from rich.table import Table
 
 from nucleate import __version__
+from nucleate.cli_conform import conform
 from nucleate.cli_crystallize import crystallize
 from nucleate.cli_data import data
 from nucleate.cli_inorganic import Commands
@@ -192,24 +193,7 @@ def _show_list(summary: list[dict[str, Any]], as_json: bool) -> None:
     out.print(table)
 
 
-@app.command()
-def conform(
-    molecule: Annotated[str, typer.Argument(help="SMILES or a molecule file.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="SDF file to write.")] = Path(
-        "conformers.sdf"
-    ),
-    keep: Annotated[int, typer.Option(help="Conformers to keep at most.")] = 10,
-    seed: Seed = 0,
-    as_json: AsJson = False,
-) -> None:
-    """Find the low-energy conformers of a molecule.
-
-    Example: nucleate conform "CC(C)Cc1ccc(cc1)C(C)C(=O)O" -o ibuprofen.sdf
-    """
-    from nucleate.pipeline.conform import ConformSettings, conform_to_file
-
-    rows = conform_to_file(molecule, output, ConformSettings(keep=keep), seed)
-    _print_rows(rows, as_json, f"wrote {output}")
+app.command()(conform)
 
 
 @app.command()

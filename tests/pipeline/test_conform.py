@@ -1,7 +1,6 @@
 """Conformers: stereo, order, distinctness, repeatability, time."""
 
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -11,7 +10,7 @@ from nucleate.crystal.io import read_molecule
 from nucleate.crystal.molecule import Molecule
 from nucleate.errors import InputError
 from nucleate.pipeline.composition import default_name, folder_name, read_subject
-from nucleate.pipeline.conform import Conformers, ConformSettings, conform, conform_to_file
+from nucleate.pipeline.conform import Conformers, ConformSettings, conform
 from tests.pipeline.conftest import DATA
 
 
@@ -93,17 +92,6 @@ def test_an_unnamed_stereocentre_keeps_to_one_diastereomer() -> None:
     subject = read_subject("CC(O)C(F)Cl")
     assert any("stereocentre is not given" in note for note in subject.notes)
     assert not subject.composition.enantiopure
-
-
-def test_sdf_reads_back_as_the_same_conformers(tmp_path: Path) -> None:
-    rows = conform_to_file("OCCO", tmp_path / "deep" / "glycol.sdf", ConformSettings(keep=3))
-    [molecule] = read_molecule(tmp_path / "deep" / "glycol.sdf")
-    assert len(rows) == len(molecule.conformers)
-    assert [r["energy_kj_mol"] for r in rows] == sorted(r["energy_kj_mol"] for r in rows)
-    energies = [
-        float(m.GetProp("energy_kj_mol")) for m in Chem.SDMolSupplier(str(tmp_path / "deep" / "glycol.sdf"))
-    ]
-    assert energies == pytest.approx([r["energy_kj_mol"] for r in rows], abs=1e-3)
 
 
 # ------------------------------------------------------------------ what is searched

@@ -1,26 +1,30 @@
-"""Conformers of a molecule: ETKDG embedding, MMFF94 energies, clustering; stereo verified."""
+"""Conformers of a molecule for its crystals: shapes from a source, MMFF94 minima, clustering; stereo verified.
+
+Ensembles for their own sake, with weights and other energies, are in `ensemble`.
+"""
 
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
 from rdkit import Chem, rdBase
-from rdkit.Chem import rdDistGeom, rdForceFieldHelpers, rdMolAlign, rdMolDescriptors
+from rdkit.Chem import rdForceFieldHelpers, rdMolAlign, rdMolDescriptors
 from torch import Tensor
 
-from nucleate.crystal.io import read_molecule
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import principal_axes
+from nucleate.crystal.stereo import right_stereo
 from nucleate.errors import InputError, NucleateError
-from nucleate.files import write_atomically
 from nucleate.physics.charges import mmff_properties
 from nucleate.physics.parameters import KCAL_PER_MOL, KJ_PER_MOL
-from nucleate.pipeline.folders import make_folder
+from nucleate.pipeline.conformer_sources import bare, with_positions
+from nucleate.pipeline.learned_conformers import Method, Sampler, source_named
+
+MAPS = 1000  # of a molecule on itself, looked at in a fit
 
 
 class ConformSettings(BaseModel, frozen=True, extra="forbid"):
@@ -30,6 +34,9 @@ class ConformSettings(BaseModel, frozen=True, extra="forbid"):
     keep: PositiveInt = 6
     window: NonNegativeFloat = 20.0  # kJ/mol above the lowest
     distance: PositiveFloat = 0.4  # Å, heavy-atom RMSD within a cluster
+    method: Method = "etkdg"  # where shapes come from before they are optimised
+    sampler: Sampler = "fast"  # of confgf
+    weights: Path | None = None  # of confgf; None: those of the package
     time_limit: PositiveFloat = 60.0  # s
     dielectric: PositiveFloat = 4.0  # a crystal screens charges; in vacuum molecules fold onto themselves
 
@@ -51,74 +58,45 @@ def conform(molecule: Molecule, settings: ConformSettings | None = None, seed: i
     """
     settings = settings or ConformSettings()
     started = time.monotonic()
-    graph = Chem.Mol(molecule.graph)
-    graph.RemoveAllConformers()
+    graph = bare(molecule)
     if graph.GetNumAtoms() == 1:
         return Conformers(molecule.with_conformers(torch.zeros(1, 1, 3)), torch.zeros(1).double(), 1, 0)
-    attempts = settings.embed or _attempts(graph)
-    _embed(graph, attempts, seed, settings.time_limit)
-    embedded = graph.GetNumConformers()
-    if embedded == 0:
-        raise NucleateError(
-            f"expected RDKit to embed {molecule.smiles} within {settings.time_limit:.0f} s, got no conformer. Give "
-            "a file with coordinates (SDF, XYZ or CIF) instead of SMILES, or raise the time limit."
-        )
+    source = source_named(settings.method, settings.sampler, settings.weights)
+    drawn = source(molecule, settings.embed or attempts(graph), seed, settings.time_limit / 2)
+    graph = with_positions(graph, drawn.positions)
     energies = _optimise(graph, settings.dielectric, started + settings.time_limit)
     wrong = [c.GetId() for c in graph.GetConformers() if not same_stereo(molecule.graph, graph, c.GetId())]
     for conformer in wrong:
         graph.RemoveConformer(conformer)
     if graph.GetNumConformers() == 0:
         raise NucleateError(
-            f"expected conformers with the stereo of {molecule.smiles}; all {embedded} embedded ones lost it. Give "
+            f"expected conformers with the stereo of {molecule.smiles}; all {drawn.made} lost it. Give "
             "coordinates in an SDF file."
         )
     ids = [c.GetId() for c in graph.GetConformers()]
-    order = _one_diastereomer(graph, sorted(ids, key=lambda i: energies[i]))
+    order = one_diastereomer(graph, sorted(ids, key=lambda i: energies[i]))
     lowest = energies[order[0]]
     near = [i for i in order if energies[i] - lowest <= settings.window * KJ_PER_MOL]
-    kept = _cluster(graph, near, settings.distance)[: settings.keep]
+    kept = cluster(graph, near, settings.distance, settings.keep)
     positions = torch.stack([torch.from_numpy(graph.GetConformer(i).GetPositions()) for i in kept])
     return Conformers(
         molecule=molecule.with_conformers(torch.stack([principal_axes(x) for x in positions])),
         energies=torch.tensor([energies[i] - lowest for i in kept], dtype=torch.float64),
-        embedded=embedded,
-        wrong_stereo=len(wrong),
+        embedded=drawn.made,
+        wrong_stereo=drawn.wrong_stereo + len(wrong),
     )
 
 
 def same_stereo(given: Chem.Mol, built: Chem.Mol, conformer: int) -> bool:
     """True where every stereo element that the graph specifies is found again in the coordinates."""
-    fresh = Chem.Mol(built, confId=conformer)
-    Chem.AssignStereochemistryFrom3D(fresh, confId=conformer, replaceExistingTags=True)
-    wanted, found = Chem.FindMolChiralCenters(given), dict(Chem.FindMolChiralCenters(fresh))
-    centres = all(found.get(atom) == label for atom, label in wanted if label in "RS")
-    defined = (Chem.BondStereo.STEREOE, Chem.BondStereo.STEREOZ)
-    doubles = all(
-        fresh.GetBondWithIdx(b.GetIdx()).GetStereo() == b.GetStereo()
-        for b in given.GetBonds()
-        if b.GetStereo() in defined
-    )
-    return centres and doubles
+    positions = torch.from_numpy(built.GetConformer(conformer).GetPositions())
+    return bool(right_stereo(given, positions[None])[0])
 
 
-def _attempts(graph: Chem.Mol) -> int:
+def attempts(graph: Chem.Mol) -> int:
+    """How many shapes to start from, by the rotatable bonds."""
     rotatable = rdMolDescriptors.CalcNumRotatableBonds(graph)
     return int(np.clip(20 * rotatable, 10, 200))
-
-
-def _embed(graph: Chem.Mol, attempts: int, seed: int, time_limit: float) -> None:
-    options: Any = rdDistGeom.ETKDGv3()
-    options.randomSeed = seed + 1
-    options.pruneRmsThresh = 0.1
-    options.symmetrizeConjugatedTerminalGroupsForPruning = False
-    options.onlyHeavyAtomsForRMS = False
-    options.timeout = max(1, int(time_limit / 2))
-    options.maxIterations = 200
-    with rdBase.BlockLogs():  # unusual charges are no news to the user
-        rdDistGeom.EmbedMultipleConfs(graph, attempts, options)
-        if graph.GetNumConformers() == 0:  # strained rings and macrocycles: start from random coordinates
-            options.useRandomCoords = True
-            rdDistGeom.EmbedMultipleConfs(graph, min(attempts, 20), options)
 
 
 def _optimise(graph: Chem.Mol, dielectric: float, deadline: float) -> dict[int, float]:
@@ -150,35 +128,46 @@ def _optimise(graph: Chem.Mol, dielectric: float, deadline: float) -> dict[int, 
     return energies
 
 
-def _cluster(graph: Chem.Mol, ordered: list[int], distance: float) -> list[int]:
-    """The lowest conformer of each cluster, in order of energy: symmetry-aware RMSD without hydrogens on carbon.
+def cluster(
+    graph: Chem.Mol, ordered: list[int], distance: float, most: int, terminal: bool = False
+) -> list[int]:
+    """The lowest conformer of each cluster, in order of energy, `most` at most.
 
-    The two oxygens of an acid count as different, and so do the places of hydrogens that make hydrogen bonds. Of
-    mirror images one is enough unless the graph fixes the hand: a space group brings the other.
+    Distances are symmetry-aware RMSDs without hydrogens on carbon. The two oxygens of an acid count as different, and
+    so do the places of hydrogens that make hydrogen bonds; the oxygens of a carboxylate or nitro group count as equal
+    with `terminal`. Of mirror images one is enough unless the graph fixes the hand: a space group brings the other.
     """
-    skeleton = _without_hydrogens_on_carbon(graph)
-    mirrored = Chem.Mol(skeleton)
-    for conformer in mirrored.GetConformers():
-        conformer.SetPositions(-conformer.GetPositions())
-    probes = [skeleton] if Chem.FindMolChiralCenters(graph) else [skeleton, mirrored]
+    skeleton = without_hydrogens_on_carbon(graph)
+    hands = [False] if Chem.FindMolChiralCenters(graph) else [False, True]
     kept: list[int] = []
     for candidate in ordered:
+        if len(kept) == most:
+            break
         gaps = (
-            rdMolAlign.GetBestRMS(
-                Chem.Mol(probe, confId=candidate),
-                Chem.Mol(skeleton, confId=earlier),
-                maxMatches=1000,
-                symmetrizeConjugatedTerminalGroups=False,
-            )
-            for earlier in kept
-            for probe in probes
+            fit(skeleton, candidate, earlier, reflect, terminal)[0] for earlier in kept for reflect in hands
         )
         if all(gap >= distance for gap in gaps):
             kept.append(candidate)
     return kept
 
 
-def _without_hydrogens_on_carbon(graph: Chem.Mol) -> Chem.Mol:
+def fit(
+    graph: Chem.Mol, moving: int, fixed: int, reflect: bool = False, terminal: bool = False
+) -> tuple[float, Float[np.ndarray, "4 4"]]:
+    """RMSD (Å) and motion of one conformer over another, equal atoms exchanged where that fits better."""
+    gap, motion, _ = rdMolAlign.GetBestAlignmentTransform(
+        graph,
+        graph,
+        moving,
+        fixed,
+        maxMatches=MAPS,
+        symmetrizeConjugatedTerminalGroups=terminal,
+        reflect=reflect,
+    )
+    return gap, motion
+
+
+def without_hydrogens_on_carbon(graph: Chem.Mol) -> Chem.Mol:
     bare = Chem.RWMol(graph)
     bare.BeginBatchEdit()
     for atom in graph.GetAtoms():
@@ -188,7 +177,7 @@ def _without_hydrogens_on_carbon(graph: Chem.Mol) -> Chem.Mol:
     return bare.GetMol()
 
 
-def _one_diastereomer(graph: Chem.Mol, ordered: list[int]) -> list[int]:
+def one_diastereomer(graph: Chem.Mol, ordered: list[int]) -> list[int]:
     """Conformers with the configuration of the lowest one or its mirror image.
 
     Where a graph leaves several stereocentres open, embedding mixes diastereomers, which are other substances.
@@ -203,30 +192,3 @@ def _configuration(graph: Chem.Mol, conformer: int) -> str:
     fresh = Chem.Mol(graph, confId=conformer)
     Chem.AssignStereochemistryFrom3D(fresh, confId=conformer, replaceExistingTags=True)
     return "".join(label for _, label in Chem.FindMolChiralCenters(fresh))
-
-
-def conform_to_file(
-    source: str, path: Path, settings: ConformSettings | None = None, seed: int = 0
-) -> list[dict[str, Any]]:
-    """Conformers of every species of a SMILES or molecule file as one SDF file; one row a conformer."""
-    make_folder(path.parent)
-    rows: list[dict[str, Any]] = []
-    records = []
-    for molecule in read_molecule(source):
-        found = conform(molecule, settings, seed)
-        for k, positions in enumerate(found.molecule.conformers):
-            energy = float(found.energies[k]) / KJ_PER_MOL
-            record = Chem.Mol(molecule.graph)
-            record.RemoveAllConformers()
-            record.AddConformer(_conformer(positions), assignId=True)
-            record.SetProp("_Name", f"{molecule.name or molecule.smiles} {k}")
-            records.append(Chem.MolToMolBlock(record) + f">  <energy_kj_mol>\n{energy:.3f}\n\n$$$$\n")
-            rows.append({"molecule": molecule.smiles, "conformer": k, "energy_kj_mol": energy})
-    write_atomically(path, "".join(records))
-    return rows
-
-
-def _conformer(positions: Float[Tensor, "atoms 3"]) -> Chem.Conformer:
-    conformer = Chem.Conformer(len(positions))
-    conformer.SetPositions(positions.double().numpy())
-    return conformer

@@ -4,6 +4,7 @@
 |---|---|
 | `page` | `write_report`: a result folder -> `report.html` |
 | `cluster_page` | `write_cluster_report`: the same for a folder of ordered clusters |
+| `conformer_page` | `write_conformer_report`: the same for a folder of conformers |
 | `folder` | `Results`: what a result folder says, with every gap tolerated |
 | `scene` | `Crystal` -> the atoms, bonds and hydrogen bonds that the viewer draws |
 | `drawing` | SMILES -> inline SVG; space-group symbols as they are printed |
@@ -14,13 +15,14 @@
 from pathlib import Path
 
 from nucleate.report.cluster_page import write_cluster_report
-from nucleate.report.folder import CRYSTALS, SAMPLES
+from nucleate.report.conformer_page import write_conformer_report
+from nucleate.report.folder import CONFORMERS, CRYSTALS, SAMPLES
 from nucleate.report.page import write_report
 
-__all__ = ["write_any_report", "write_cluster_report", "write_report"]
+__all__ = ["write_any_report", "write_cluster_report", "write_conformer_report", "write_report"]
 
 
 def write_any_report(folder: Path) -> Path:
-    """Write the report that belongs to the tables of a result folder: ordered clusters, or else crystals."""
-    clusters = (folder / SAMPLES).is_file() and not (folder / CRYSTALS).is_file()
-    return write_cluster_report(folder) if clusters else write_report(folder)
+    """Write the report that belongs to what a result folder holds: crystals, or else clusters, or else conformers."""
+    writers = {CRYSTALS: write_report, SAMPLES: write_cluster_report, CONFORMERS: write_conformer_report}
+    return next((write for name, write in writers.items() if (folder / name).is_file()), write_report)(folder)

@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 from nucleate.errors import InputError
 
-CRYSTALS, SAMPLES = "crystals.parquet", "samples.parquet"
+CRYSTALS, SAMPLES, CONFORMERS = "crystals.parquet", "samples.parquet", "conformers.sdf"
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,10 @@ def read_results(folder: Path, name: str = CRYSTALS) -> Results:
         ) from error
     cleaned = [finite(row) for row in rows]
     cleaned.sort(key=lambda row: row["rank"] if row.get("rank") is not None else math.inf)
-    return Results(folder, tuple(cleaned), _read_run(folder / "run.json"))
+    return Results(folder, tuple(cleaned), read_run(folder / "run.json"))
 
 
-def _read_run(path: Path) -> dict[str, Any]:
+def read_run(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
