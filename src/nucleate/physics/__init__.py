@@ -13,5 +13,6 @@
 | `calculators` | the ASE calculators of these models, built inside the worker |
 | `self_test` | does a model obey the laws of an energy? |
 | `open_cluster` | energy and relaxation of rigid molecules in open space |
+| `molecule_energy` | one molecule in open space: MMFF94 minima of many conformers, GFN2-xTB energies, minima and gaps |
 | `relax_atoms` | all-atom relaxation with molecules and cell free, and the look at the bonds afterwards |
 """
