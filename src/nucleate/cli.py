@@ -91,6 +91,9 @@ def predict(
         typer.Option(help="Energy model for the final order; by default CHGNet + D3 if installed."),
     ] = None,
     charges: Annotated[str, typer.Option(help="mmff, or esp (fitted by pyscf, better order).")] = "mmff",
+    conformers: Annotated[
+        str, typer.Option(help="Where shapes of the molecule come from: etkdg (RDKit) or confgf (learned).")
+    ] = "etkdg",
     reference: Annotated[Path | None, typer.Option(help="CIF of a known crystal to look for.")] = None,
     budget: Annotated[
         str | None,
@@ -125,6 +128,7 @@ def predict(
             "weights": weights,
             "energy": energy,
             "charges": charges,
+            "conform": {"conformers": conformers},
             "reference": reference,
             "budget": _seconds(budget),
             "keep": keep,

@@ -109,5 +109,5 @@ def test_nothing_is_written_for_what_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(InputError):
         conformed("C1CC", tmp_path / "out")
     with pytest.raises(InputError):
-        conformed("[NH3][Pt]([NH3])(Cl)Cl", tmp_path / "c.sdf")
+        conformed("[NH3][Pt]([NH3])(Cl)Cl", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

@@ -176,7 +176,7 @@ def test_predict_takes_its_conformers_from_the_source_that_is_named(monkeypatch:
         return etkdg(given, n, seed, time_limit)
 
     monkeypatch.setattr("nucleate.pipeline.conform.source_named", lambda *name: source)
-    found = conform(molecule, ConformSettings(method="confgf"), seed=4)
+    found = conform(molecule, ConformSettings(conformers="confgf"), seed=4)
     assert asked == [(60, 4)]
     assert torch.equal(found.molecule.conformers, conform(molecule, seed=4).molecule.conformers)
 

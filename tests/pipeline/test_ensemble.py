@@ -114,18 +114,16 @@ def test_complexes_are_refused() -> None:
     assert caught.value.reason == "metal complex"
 
 
-def test_shapes_that_lose_their_stereo_are_counted_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shapes_that_lose_their_stereo_are_counted_and_refused() -> None:
     [molecule] = read_molecule("C[C@H](F)CO")
     shapes = etkdg(molecule, 4).positions
     wrong = Drawn(torch.cat([shapes, -shapes]), 8, 8)
-    monkeypatch.setattr(module, "source_named", lambda *name: lambda *asked: wrong)
-    found = ensemble(molecule, EnsembleSettings(n=20))
+    found = ensemble(molecule, EnsembleSettings(n=20), source=lambda *asked: wrong)
     assert found.counts["lost_stereo"] == len(shapes)
-    monkeypatch.setattr(
-        module, "source_named", lambda *name: lambda *asked: Drawn(-shapes, len(shapes), len(shapes))
-    )
+    assert right_stereo(molecule.graph, found.positions).all()
+    all_wrong = Drawn(-shapes, len(shapes), len(shapes))
     with pytest.raises(NucleateError, match="bonds and stereo"):
-        ensemble(molecule, EnsembleSettings(n=20))
+        ensemble(molecule, EnsembleSettings(n=20), source=lambda *asked: all_wrong)
 
 
 def test_the_time_limit_holds_and_says_what_was_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -52,9 +52,9 @@ def _right_sides(
     graph: Chem.Mol, positions: Float[Tensor, "conformers atoms 3"]
 ) -> Bool[Tensor, " conformers"]:
     ends, same = _double_bonds(graph)
-    k, i, j, l = positions[:, ends].unbind(2)
-    axis = torch.nn.functional.normalize(j - i, dim=-1)
-    one, other = (v - (v * axis).sum(-1, keepdim=True) * axis for v in (k - i, l - j))
+    before, begin, end, after = positions[:, ends].unbind(2)
+    axis = torch.nn.functional.normalize(end - begin, dim=-1)
+    one, other = (v - (v * axis).sum(-1, keepdim=True) * axis for v in (before - begin, after - end))
     return (((one * other).sum(-1) > 0) == same).all(1)
 
 

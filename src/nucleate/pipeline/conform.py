@@ -34,7 +34,7 @@ class ConformSettings(BaseModel, frozen=True, extra="forbid"):
     keep: PositiveInt = 6
     window: NonNegativeFloat = 20.0  # kJ/mol above the lowest
     distance: PositiveFloat = 0.4  # Å, heavy-atom RMSD within a cluster
-    method: Method = "etkdg"  # where shapes come from before they are optimised
+    conformers: Method = "etkdg"  # where shapes come from before they are optimised
     sampler: Sampler = "fast"  # of confgf
     weights: Path | None = None  # of confgf; None: those of the package
     time_limit: PositiveFloat = 60.0  # s
@@ -61,7 +61,7 @@ def conform(molecule: Molecule, settings: ConformSettings | None = None, seed: i
     graph = bare(molecule)
     if graph.GetNumAtoms() == 1:
         return Conformers(molecule.with_conformers(torch.zeros(1, 1, 3)), torch.zeros(1).double(), 1, 0)
-    source = source_named(settings.method, settings.sampler, settings.weights)
+    source = source_named(settings.conformers, settings.sampler, settings.weights)
     drawn = source(molecule, settings.embed or attempts(graph), seed, settings.time_limit / 2)
     graph = with_positions(graph, drawn.positions)
     energies = _optimise(graph, settings.dielectric, started + settings.time_limit)

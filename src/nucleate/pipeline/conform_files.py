@@ -16,7 +16,15 @@ from nucleate.files import write_atomically
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.composition import default_name, folder_name
 from nucleate.pipeline.conformer_sources import bare, with_positions
-from nucleate.pipeline.ensemble import TEMPERATURE, Ensemble, EnsembleSettings, Progress, ensemble
+from nucleate.pipeline.ensemble import (
+    TEMPERATURE,
+    Ensemble,
+    EnsembleSettings,
+    Progress,
+    ensemble,
+    refuse_complexes,
+    source_of,
+)
 from nucleate.pipeline.folders import make_folder
 from nucleate.pipeline.landscape import write_run
 from nucleate.pipeline.predict import Stopwatch
@@ -53,6 +61,9 @@ def conform_files(
     settings = settings or EnsembleSettings()
     clock = Stopwatch()
     given = read_stoichiometry(source)
+    for molecule, _ in given:
+        refuse_complexes(molecule)
+    shapes = source_of(settings)
     smiles = ".".join(m.smiles for m, n in given for _ in range(n))
     called = folder_name(name) if name else default_name(source, smiles)
     alone = output is not None and output.suffix.lower() == ".sdf"
@@ -60,7 +71,7 @@ def conform_files(
     folder = make_folder(sdf.parent)
     found = []
     for molecule, _ in given:
-        found.append(ensemble(molecule, settings, progress))
+        found.append(ensemble(molecule, settings, progress, shapes))
         clock.lap(molecule.smiles)
     records = [
         record for k, one in enumerate(found) for record in _records(one, k, len(found), called, settings)

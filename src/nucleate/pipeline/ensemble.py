@@ -23,7 +23,7 @@ from nucleate.errors import InputError, NucleateError
 from nucleate.physics.molecule_energy import gfn2, optimise_mmff
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.conform import attempts, cluster, fit, one_diastereomer, without_hydrogens_on_carbon
-from nucleate.pipeline.conformer_sources import Drawn, bare, is_sound, positions_of, with_positions
+from nucleate.pipeline.conformer_sources import Drawn, Source, bare, is_sound, positions_of, with_positions
 from nucleate.pipeline.learned_conformers import Method, Sampler, source_named
 
 TEMPERATURE = 298.15  # K
@@ -84,21 +84,30 @@ class Shapes:
         return replace(self, positions=self.positions[index], energies=self.energies[index], counts=counts)
 
 
+def source_of(settings: EnsembleSettings) -> Source:
+    """Raises InputError where it needs weights and there are none."""
+    return source_named(settings.method, settings.sampler, settings.weights)
+
+
 def ensemble(
-    molecule: Molecule, settings: EnsembleSettings | None = None, progress: Progress | None = None
+    molecule: Molecule,
+    settings: EnsembleSettings | None = None,
+    progress: Progress | None = None,
+    source: Source | None = None,
 ) -> Ensemble:
     """Distinct conformers of the molecule's graph; coordinates that it has are not looked at.
 
-    Raises NucleateError where no shape is left, and InputError for elements that nothing knows.
+    `source` is that of the settings, where it is there already. Raises NucleateError where no shape is left, and
+    InputError for metal complexes and for elements that nothing knows.
     """
-    _refuse_complexes(molecule)
+    refuse_complexes(molecule)
     settings, tell = settings or EnsembleSettings(), progress or (lambda *_: None)
     started = time.monotonic()
     deadline = started + settings.time_limit
     graph = bare(molecule)
     asked = settings.samples or max(attempts(graph), 2 * settings.n)
     tell("shapes", 0, asked, settings.method)
-    source = source_named(settings.method, settings.sampler, settings.weights)
+    source = source or source_of(settings)
     drawn = source(molecule, asked, settings.seed, SHARE[settings.optimise] * settings.time_limit)
     tell("shapes", asked, asked, "")
     shapes = _minima(graph, drawn, settings, deadline, tell)
@@ -113,7 +122,7 @@ def ensemble(
     return _laid_out(molecule, shapes, settings.distance, counts)
 
 
-def _refuse_complexes(molecule: Molecule) -> None:
+def refuse_complexes(molecule: Molecule) -> None:
     """Which ligands are opposite each other is no part of the graph, and no source here knows."""
     for atom in molecule.graph.GetAtoms():
         if atom.GetAtomicNum() in COORDINATING and atom.GetDegree() >= 4:

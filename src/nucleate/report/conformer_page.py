@@ -42,8 +42,12 @@ def _read(path: Path) -> list[Chem.Mol | None]:
             f"expected a result folder with {path.name}, found none in {path.parent}. Give the folder that `nucleate "
             "conform -o` wrote."
         )
+    records = Chem.SDMolSupplier()
     with rdBase.BlockLogs():
-        return list(Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False))
+        records.SetData(
+            path.read_text(encoding="utf-8", errors="replace"), sanitize=False, removeHs=False
+        )  # a file may be empty
+        return list(records)
 
 
 def _payload(records: list[Chem.Mol | None], run: dict[str, Any], max_embedded: int) -> dict[str, Any]:
