@@ -45,7 +45,8 @@ def synthesize(
     Example: nucleate data synthesize qm9.csv.gz -n 5000 -o data/synthetic --exclude data/cod/test
     """
     from nucleate.cli import _cores, errors, out, progress_bar
-    from nucleate.pipeline.synthesize import SynthesizeSettings, excluded_keys, read_sample
+    from nucleate.pipeline.molecule_lists import excluded_keys, read_sample
+    from nucleate.pipeline.synthesize import SynthesizeSettings
     from nucleate.pipeline.synthesize import synthesize as run
 
     settings = SynthesizeSettings(

@@ -13,15 +13,8 @@ from nucleate.metrics.clashes import has_clash
 from nucleate.metrics.heavy_molecules import molecule_key
 from nucleate.pipeline import synthesize as module
 from nucleate.pipeline.folders import hold_folder
-from nucleate.pipeline.synthesize import (
-    Given,
-    Synthesized,
-    SynthesizeSettings,
-    crystals_of,
-    excluded_keys,
-    read_sample,
-    synthesize,
-)
+from nucleate.pipeline.molecule_lists import Given, excluded_keys, read_sample
+from nucleate.pipeline.synthesize import Synthesized, SynthesizeSettings, crystals_of, synthesize
 
 DATA = Path(__file__).parents[1] / "data"
 STAND_IN = Path(__file__).with_name("stand_in_jobs.py")

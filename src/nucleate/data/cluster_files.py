@@ -14,7 +14,6 @@ The metadata `nucleate` of a file is JSON that says how it was made and names th
 """
 
 import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +22,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow
-import pyarrow.parquet
 import torch
 from jaxtyping import Float, Int
 from rdkit import Chem
@@ -32,9 +30,9 @@ from torch import Tensor
 from nucleate.crystal.cluster import Cluster
 from nucleate.crystal.open_space import open_bonds
 from nucleate.data.packed import data_sets, shards
+from nucleate.data.shard_files import ShardKind, split_said
 from nucleate.data.splits import split_of
 from nucleate.errors import InputError
-from nucleate.files import write_atomically
 from nucleate.metrics.heavy_molecules import split_graphs
 
 SCHEMA = pyarrow.schema(
@@ -47,6 +45,7 @@ SCHEMA = pyarrow.schema(
         ("loose", pyarrow.list_(pyarrow.float32())),
     ]
 )
+KIND = ShardKind("clusters", SCHEMA)
 FINAL, INITIAL = "FinalPositions", "InitialPositions"
 FINAL_END, INITIAL_END = "_cluster16.csv", "_cluster16_noised.csv"
 TABLE = Chem.GetPeriodicTable()
@@ -83,11 +82,7 @@ def write_clusters(records: Sequence[ClusterRecord], path: Path, about: dict[str
         "positions": [_flat(r.cluster) for r in records],
         "loose": [None if r.loose is None else _flat(r.loose) for r in records],
     }
-    table = pyarrow.Table.from_pydict(columns, schema=SCHEMA)
-    table = table.replace_schema_metadata({"nucleate": json.dumps(about)})
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
-    write_atomically(path, sink.getvalue().to_pybytes())
+    KIND.write(pyarrow.Table.from_pydict(columns, schema=SCHEMA), path, about)
 
 
 def read_clusters(folder: Path) -> Iterator[ClusterRecord]:
@@ -108,10 +103,7 @@ def read_cluster_splits(folder: Path) -> dict[str, list[ClusterRecord]]:
     """The clusters of a data set, or of those in its sub-folders, by split: the shards' own, or else by hash."""
     found: dict[str, list[ClusterRecord]] = {}
     for place in data_sets(folder) or [folder]:  # `read_clusters` says what is wrong with an empty one
-        said = {str(about_clusters(path).get("split", "")) for path in shards(place)}
-        if len(said) > 1:
-            raise InputError(f"expected shards of one split in {place}, got {', '.join(sorted(said))}")
-        split = next(iter(said), "")
+        split = split_said(place, shards(place), about_clusters)
         for record in read_clusters(place):
             found.setdefault(split or split_of(record.key), []).append(record)
     return found
@@ -119,29 +111,11 @@ def read_cluster_splits(folder: Path) -> dict[str, list[ClusterRecord]]:
 
 def about_clusters(path: Path) -> dict[str, Any]:
     """What `write_clusters` was told. Raises InputError for a file that is no shard of clusters."""
-    try:
-        schema = pyarrow.parquet.read_schema(path)
-        about = json.loads((schema.metadata or {})[b"nucleate"])
-    except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
-        why = " ".join(str(error).split())[:100]
-        raise InputError(
-            f"expected a shard of clusters, got {path} ({why}); remove it", "unreadable"
-        ) from error
-    if not schema.remove_metadata().equals(SCHEMA) or not isinstance(about, dict):
-        raise InputError(
-            f"expected a shard of clusters, got {path} with other columns; remove it", "unreadable"
-        )
-    return about
+    return KIND.about(path)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    about_clusters(path)
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise InputError(
-            f"expected a shard of clusters, got {path}, which is damaged; remove it", "unreadable"
-        ) from error
+    table = KIND.read(path)
     columns = {name: table.column(name) for name in SCHEMA.names}
     return [dict(zip(columns, values)) for values in zip(*columns.values())]
 

@@ -170,6 +170,17 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
         yield from KIND.read(path).to_pylist()
 
 
+def read_conformer_keys(folder: Path) -> frozenset[str]:
+    """The keys of all sets, without their coordinates. Raises InputError as `read_conformers`."""
+    columns = (KIND.read(path, ["key"]).column("key") for path in shards(folder))
+    return frozenset(key for column in columns for key in column.unique().to_pylist())
+
+
+def is_conformers(folder: Path) -> bool:
+    """Is this a data set of conformers, rather than one of crystals?"""
+    return any(KIND.has(path) for path in shards(folder))
+
+
 def read_conformer_splits(folder: Path) -> dict[str, list[ConformerSet]]:
     """The sets of a data set, or of those in its sub-folders, by split: the shards' own, or else by hash.
 

@@ -20,25 +20,21 @@ The metadata `nucleate` of a file is JSON that says how it was made. A folder of
 sub-folders `train`, `val`, `test` are data sets of their own.
 """
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.parquet
 import torch
 from jaxtyping import Float
-from rdkit import Chem, rdBase
 from torch import Tensor
 
-from nucleate.crystal.graph import sanitised
+from nucleate.crystal.graph_smiles import read_graph, write_graph
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.packing import Packings
+from nucleate.data.shard_files import ShardKind
 from nucleate.errors import InputError
-from nucleate.files import write_atomically
 from nucleate.geometry.symmetry import SpaceGroup
 from nucleate.metrics.heavy_molecules import molecule_key
 
@@ -63,6 +59,7 @@ SCHEMA = pyarrow.schema(
         ("hits", pyarrow.int32()),
     ]
 )
+KIND = ShardKind("crystals", SCHEMA)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +82,7 @@ class PackedCrystal:
 def to_row(crystal: PackedCrystal) -> dict[str, Any]:
     """A row of plain values. Raises InputError where a molecule's graph does not survive as SMILES."""
     packing = crystal.packing
-    written = [_smiles_of(molecule) for molecule in packing.species]
+    written = [write_graph(molecule.graph) for molecule in packing.species]
     conformers = [packing.species[k].conformers[c] for k, c in zip(packing.kind, packing.conformer[0])]
     local = [
         own[list(written[k][1])].float().flatten().tolist()
@@ -104,7 +101,7 @@ def to_row(crystal: PackedCrystal) -> dict[str, Any]:
 
 def from_row(row: dict[str, Any]) -> PackedCrystal:
     """What `to_row` wrote: atoms in the order of the SMILES, one conformer for each body of a species."""
-    graphs = [_graph_of(text) for text in row["smiles"]]
+    graphs = [read_graph(text) for text in row["smiles"]]
     bodies: list[list[list[float]]] = [[] for _ in graphs]
     conformer = []
     for kind, local in zip(row["kind"], row["local"]):
@@ -140,11 +137,7 @@ def from_row(row: dict[str, Any]) -> PackedCrystal:
 
 def write_shard(rows: Sequence[dict[str, Any]], path: Path, about: dict[str, Any]) -> None:
     """One parquet file, whole or not there; `about` (JSON) says what was done to make it."""
-    table = pyarrow.Table.from_pylist(list(rows), schema=SCHEMA)
-    table = table.replace_schema_metadata({"nucleate": json.dumps(about)})
-    sink = pyarrow.BufferOutputStream()
-    pyarrow.parquet.write_table(table, sink, compression="zstd")
-    write_atomically(path, sink.getvalue().to_pybytes())
+    KIND.write(pyarrow.Table.from_pylist(list(rows), schema=SCHEMA), path, about)
 
 
 def shards(folder: Path) -> list[Path]:
@@ -159,25 +152,13 @@ def data_sets(folder: Path) -> list[Path]:
 
 def about_shard(path: Path) -> dict[str, Any]:
     """What `write_shard` was told. Raises InputError for a file that is no shard."""
-    try:
-        schema = pyarrow.parquet.read_schema(path)
-        about = json.loads((schema.metadata or {})[b"nucleate"])
-    except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
-        raise InputError(
-            f"expected a shard of crystals, got {path} ({' '.join(str(error).split())[:100]}); remove it",
-            "unreadable",
-        ) from error
-    if not schema.remove_metadata().equals(SCHEMA) or not isinstance(about, dict):
-        raise InputError(
-            f"expected a shard of crystals, got {path} with other columns; remove it", "unreadable"
-        )
-    return about
+    return KIND.about(path)
 
 
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Rows of all shards, one after the other. Raises InputError where the folder holds none or other files."""
     for path in _files_of(folder):
-        yield from _table(path, columns).to_pylist()
+        yield from KIND.read(path, columns).to_pylist()
 
 
 def read_crystals(folder: Path) -> Iterator[PackedCrystal]:
@@ -187,7 +168,7 @@ def read_crystals(folder: Path) -> Iterator[PackedCrystal]:
 
 def read_keys(folder: Path) -> frozenset[str]:
     """The keys of all crystals. Raises InputError as `read_rows`."""
-    columns = (_table(path, ["key"]).column("key") for path in _files_of(folder))
+    columns = (KIND.read(path, ["key"]).column("key") for path in _files_of(folder))
     return frozenset(key for column in columns for key in column.unique().to_pylist())
 
 
@@ -198,48 +179,3 @@ def _files_of(folder: Path) -> list[Path]:
         hint = f"; there is one in {inside}" if inside else ""
         raise InputError(f"expected a data set of crystals (*.parquet), found none in {folder}{hint}")
     return files
-
-
-def _table(path: Path, columns: Sequence[str] | None) -> pyarrow.Table:
-    about_shard(path)
-    try:
-        return pyarrow.parquet.read_table(path, columns=list(columns) if columns else None)
-    except (OSError, ValueError, pyarrow.ArrowException) as error:
-        raise InputError(
-            f"expected a shard of crystals, got {path}, which is damaged; remove it", "unreadable"
-        ) from error
-
-
-def _smiles_of(molecule: Molecule) -> tuple[str, tuple[int, ...]]:
-    """SMILES with all hydrogens as atoms, and the molecule's atoms in its order."""
-    graph = Chem.Mol(molecule.graph)
-    text = Chem.MolToSmiles(graph, allHsExplicit=True)
-    order = tuple(graph.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"])
-    back = _graph_of(text)
-    if _elements(back) != [_elements(graph)[i] for i in order] or _bonds(back, order) != _bonds(graph):
-        raise InputError(f"expected a graph that SMILES can hold, got {text}", reason="no SMILES")
-    return text, order
-
-
-def _elements(graph: Chem.Mol) -> list[int]:
-    return [atom.GetAtomicNum() for atom in graph.GetAtoms()]
-
-
-def _bonds(graph: Chem.Mol, order: Sequence[int] | None = None) -> set[frozenset[int]]:
-    """Pairs of bonded atoms, atom k called `order[k]`."""
-    names = range(graph.GetNumAtoms()) if order is None else order
-    return {frozenset((names[b.GetBeginAtomIdx()], names[b.GetEndAtomIdx()])) for b in graph.GetBonds()}
-
-
-@lru_cache(maxsize=1024)  # the crystals of one molecule follow one another; nobody changes a graph
-def _graph_of(text: str) -> Chem.Mol:
-    options: Any = Chem.SmilesParserParams()
-    options.removeHs = False
-    with rdBase.BlockLogs():
-        graph = Chem.MolFromSmiles(text, options)
-        if graph is None:  # valences that RDKit has no rule for, as in metal complexes
-            options.sanitize = False
-            graph = Chem.MolFromSmiles(text, options)
-    if graph is None:
-        raise InputError(f"expected SMILES of a molecule, got {text!r}", reason="no SMILES")
-    return sanitised(graph)

@@ -30,6 +30,14 @@ class ShardKind:
         pyarrow.parquet.write_table(table, sink, compression="zstd")
         write_atomically(path, sink.getvalue().to_pybytes())
 
+    def has(self, path: Path) -> bool:
+        """Is this file of our kind?"""
+        try:
+            self.about(path)
+        except InputError:
+            return False
+        return True
+
     def about(self, path: Path) -> dict[str, Any]:
         """What `write` was told. Raises InputError for a file of another kind."""
         try:

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from nucleate.data.packed import about_shard, data_sets, read_rows, shards
+from nucleate.data.shard_files import split_said
 from nucleate.errors import InputError
 
 SHARES = (("train", 0.8), ("val", 0.1), ("test", 0.1))
@@ -54,7 +55,9 @@ def read_split_rows(folder: Path) -> dict[str, list[Row]]:
     held-out of its splits. Raises InputError as `read_rows`.
     """
     places = data_sets(folder) or [folder]  # `read_rows` says what is wrong with an empty one
-    rows = [(row, _split_said(place)) for place in places for row in read_rows(place)]
+    rows = [
+        (row, split_said(place, shards(place), about_shard)) for place in places for row in read_rows(place)
+    ]
     names = [str(i) for i in range(len(rows))]
     said = {name: split or split_of(row["key"]) for name, (row, split) in zip(names, rows)}
     splits, _ = assign_splits({name: row["key"] for name, (row, _) in zip(names, rows)}, said)
@@ -82,13 +85,3 @@ def train_and_val(found: Mapping[str, list[R]], what: str, folder: Path) -> tupl
             counts = ", ".join(f"{len(own)} {split}" for split, own in sorted(found.items())) or "none"
             raise InputError(f"expected {what} of the split {name} in {folder}, got {counts}; {hint}")
     return found["train"], found["val"]
-
-
-def _split_said(place: Path) -> str:
-    """The split that the shards of a data set name, or nothing. Raises InputError where they name several."""
-    said = {str(about_shard(path).get("split", "")) for path in shards(place)}
-    if len(said) > 1:
-        raise InputError(
-            f"expected shards of one split in {place}, got {', '.join(sorted(said))}; sort them out"
-        )
-    return next(iter(said), "")

@@ -18,10 +18,9 @@ import numpy as np
 import pyarrow.parquet
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from nucleate.crystal.io import read_molecule, read_molecule_list, read_stoichiometry
+from nucleate.crystal.io import read_stoichiometry
 from nucleate.crystal.molecule import Molecule
-from nucleate.data.packed import PackedCrystal, about_shard, data_sets, read_keys, shards, write_shard
-from nucleate.data.predictions import molecules_of, read_references
+from nucleate.data.packed import PackedCrystal, about_shard, read_keys, shards, write_shard
 from nucleate.errors import InputError
 from nucleate.metrics.heavy_molecules import molecule_key
 from nucleate.physics.minimise import CLASH
@@ -31,15 +30,13 @@ from nucleate.pipeline.conform import ConformSettings
 from nucleate.pipeline.folders import hold_folder, make_folder
 from nucleate.pipeline.generate import arms
 from nucleate.pipeline.jobs import Answer, Job, answers
+from nucleate.pipeline.molecule_lists import Given
 from nucleate.pipeline.search import SearchResult, search
 from nucleate.pipeline.units import SearchSettings
 
 PROGRAM = Path(__file__).with_name("synthesize_worker.py")
 GRACE = 300.0  # s beyond the time limit, for conformers, the first compilation and the batch under way
 DONE, NOTHING = "done", "no sound minimum"
-LISTS = (".smi", ".csv", ".smi.gz", ".csv.gz")
-
-Given = str | InputError  # a SMILES, or why a line of a list is none
 
 
 class SynthesizeSettings(BaseModel, frozen=True, extra="forbid"):
@@ -67,25 +64,6 @@ class Synthesized:
     outcomes: Counter[str]
     crystals: int
     interrupted: bool
-
-
-def read_sample(path: Path, n: int | None = None, seed: int = 0) -> list[Given]:
-    """SMILES of a .smi or .csv list (also .gz), or `n` of them in random order; a larger n begins with the same ones.
-
-    A line that is no SMILES stays, as its InputError. Raises InputError where the list cannot be read.
-    """
-    everything = [smiles for _, smiles in read_molecule_list(path)]
-    if n is None:
-        return everything
-    return [everything[i] for i in np.random.default_rng(seed).permutation(len(everything))[:n]]
-
-
-def excluded_keys(paths: Iterable[Path]) -> frozenset[str]:
-    """Keys (`molecule_key`) of all molecules in data sets, lists of SMILES, and whatever `read_references` reads.
-
-    Raises InputError where anything there cannot be read: what is not known cannot be left out.
-    """
-    return frozenset(key for path in paths for key in _keys_in(path))
 
 
 def synthesize(
@@ -192,18 +170,6 @@ def _lowest(found: SearchResult, number: int, settings: SynthesizeSettings) -> I
             above=float(above),
             hits=int(minima.hits[i]),
         )
-
-
-def _keys_in(path: Path) -> Iterable[str]:
-    if path.is_dir() and (folders := data_sets(path)):
-        return {part for folder in folders for key in read_keys(folder) for part in key.split(".")}
-    if path.name.lower().endswith(LISTS):
-        found = [smiles for _, smiles in read_molecule_list(path)]
-        for smiles in found:
-            if isinstance(smiles, InputError):
-                raise InputError(f"{path.name}: {smiles}", smiles.reason)
-        return {molecule_key(m) for smiles in found if isinstance(smiles, str) for m in read_molecule(smiles)}
-    return {molecule_key(molecule) for molecule in molecules_of(read_references(path))}
 
 
 # ---------------------------------------------------------------- processes and shards

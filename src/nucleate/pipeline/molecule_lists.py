@@ -1,0 +1,52 @@
+"""Lists of molecules that data sets are made of, and molecules that are kept out of them."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from nucleate.crystal.io import read_molecule, read_molecule_list
+from nucleate.data.conformers import is_conformers, read_conformer_keys
+from nucleate.data.packed import data_sets, read_keys
+from nucleate.data.predictions import molecules_of, read_references
+from nucleate.errors import InputError
+from nucleate.metrics.heavy_molecules import molecule_key
+
+LISTS = (".smi", ".csv", ".smi.gz", ".csv.gz")
+
+Given = str | InputError  # a SMILES, or why a line of a list is none
+
+
+def read_sample(path: Path, n: int | None = None, seed: int = 0) -> list[Given]:
+    """SMILES of a .smi or .csv list (also .gz), or `n` of them in random order; a larger n begins with the same ones.
+
+    A line that is no SMILES stays, as its InputError. Raises InputError where the list cannot be read.
+    """
+    everything = [smiles for _, smiles in read_molecule_list(path)]
+    if n is None:
+        return everything
+    return [everything[i] for i in np.random.default_rng(seed).permutation(len(everything))[:n]]
+
+
+def excluded_keys(paths: Iterable[Path]) -> frozenset[str]:
+    """Keys (`molecule_key`) of all molecules in data sets, lists of SMILES, and whatever `read_references` reads.
+
+    Raises InputError where anything there cannot be read: what is not known cannot be left out.
+    """
+    return frozenset(key for path in paths for key in _keys_in(path))
+
+
+def _keys_in(path: Path) -> Iterable[str]:
+    if path.is_dir() and (folders := data_sets(path)):
+        return {part for folder in folders for key in _keys_of(folder) for part in key.split(".")}
+    if path.name.lower().endswith(LISTS):
+        found = [smiles for _, smiles in read_molecule_list(path)]
+        for smiles in found:
+            if isinstance(smiles, InputError):
+                raise InputError(f"{path.name}: {smiles}", smiles.reason)
+        return {molecule_key(m) for smiles in found if isinstance(smiles, str) for m in read_molecule(smiles)}
+    return {molecule_key(molecule) for molecule in molecules_of(read_references(path))}
+
+
+def _keys_of(folder: Path) -> frozenset[str]:
+    return read_conformer_keys(folder) if is_conformers(folder) else read_keys(folder)
