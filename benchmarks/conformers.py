@@ -108,7 +108,7 @@ def minimised(method: Baseline) -> Baseline:
 
 
 def learned(sampler: str, weights: Path | None, redraw: bool) -> Baseline:
-    from nucleate.models.conformers import read_conformer_model
+    from nucleate.pipeline.conformer_models import read_conformer_model
 
     model = read_conformer_model(sampler, weights)
 
@@ -293,7 +293,7 @@ def main() -> None:
         print("|" + "---|" * 8)
         print(*(property_line(name, own, known) for name, own in done.items()), sep="\n")
     if given.mmd:
-        print("\n| method | single | pair | all (MMD^2: mean, median) | molecules |\n|" + "---|" * 5)
+        print("\n| method | MMD^2 single: mean, median | pair | all | molecules |\n|" + "---|" * 5)
         print(*(mmd_line(name, own) for name, own in done.items()), sep="\n")
     if given.output:
         kept = {
