@@ -5,7 +5,8 @@
 
 with s the singular values of the 3x3 matrix C (Kabsch, Acta Cryst. A34, 827 (1978)). The C of all pairs of conformers
 under all maps are nine matrix products, and the s have a closed form in what C^T C leaves invariant. That form
-chooses the map; the RMSD under it is then worked out by superposition, exact also for equal conformers.
+chooses the map; the RMSD under it is then worked out by superposition, exact also for equal conformers. (Of maps that
+differ by less than 1e-4 Å rounding may choose the other one where all atoms lie on a line.)
 
 Which atoms are interchangeable is decided as RDKit's GetBestRMS does by default: elements, charges and bond orders
 have to agree, but the terminal oxygens (nitrogens) of a nitro group, carboxylic acid, amidine, sulfone ... are equal
@@ -99,7 +100,9 @@ def _overlaps(
 ) -> Float[Tensor, "references maps generated"]:
     """The largest of tr R^T C over rotations R: s_1 + s_2 + sign(det C) s_3, or + s_3 where `mirror`.
 
-    The squares l of s are the roots of l^3 - |C|^2 l^2 + |cof C|^2 l - (det C)^2, all real: Viète's formula.
+    The squares of s are the roots of l^3 - |C|^2 l^2 + |cof C|^2 l - (det C)^2, all real, and Viète has the largest.
+    The other two are wanted only together, (s_2 + s_3)^2 = |C|^2 - s_1^2 + 2 |det C| / s_1: small roots on their own
+    would lose half of the digits, and straight molecules with them.
     """
     n = y.shape[2]
     left = x.permute(2, 0, 1).contiguous()
@@ -113,11 +116,10 @@ def _overlaps(
     spread = (middle.square() - second / 3).clamp(min=0).sqrt()  # of the roots about their mean
     cosine = (middle.pow(3) - middle * second / 2 + det.square() / 2) / spread.pow(3).clamp(min=1e-300)
     angle = cosine.clamp(-1, 1).acos() / 3
-    largest = middle + 2 * spread * angle.cos()
-    second_root = middle + 2 * spread * (angle - 2 * torch.pi / 3).cos()
-    s_1, s_2 = largest.sqrt(), second_root.clamp(min=0).sqrt()
-    s_3 = (det.abs() / (s_1 * s_2).clamp(min=1e-300)).minimum(s_2)
-    total = s_1 + s_2 + (s_3 if mirror else s_3 * det.sign())
+    largest = (middle + 2 * spread * angle.cos()).clamp(min=1e-300)
+    s_1 = largest.sqrt()
+    others = first - largest + 2 * (det.abs() if mirror else det) / s_1
+    total = s_1 + others.clamp(min=0).sqrt()
     return total.reshape(len(x), y.shape[1], len(y))
 
 
