@@ -335,6 +335,19 @@ def test_predict_prints_a_table_and_where_the_report_is(program: Program, tmp_pa
     assert program("report", "out")[:2] == (0, "out/report.html\n")
 
 
+def test_conform_prints_a_table_and_where_the_report_is(program: Program, tmp_path: Path) -> None:
+    code, out, err = program("conform", "OCCO.O", "-n", "2", "-o", "out")
+    assert (code, err) == (0, "")
+    assert "3 conformers from" in out
+    assert out.rstrip().endswith("report: out/report.html")
+    code, out, err = program("conform", "OCCO.O", "-n", "2", "-o", "out", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == json.loads((tmp_path / "out" / "run.json").read_text())
+    assert program("report", "out")[:2] == (0, "out/report.html\n")
+    code, out, _ = program("conform", "OCCO", "-n", "1", "-o", "one.sdf")
+    assert (code, out.splitlines()[-1]) == (0, "wrote one.sdf")
+
+
 def test_verbs_print_json(program: Program, tmp_path: Path) -> None:
     code, out, _ = program("generate", "NC=O", "-n", "2", "--space-groups", "14", "-o", "packings", "--json")
     assert (code, len(json.loads(out))) == (0, 2)

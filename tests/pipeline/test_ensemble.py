@@ -16,7 +16,7 @@ from nucleate.physics.molecule_energy import optimise_mmff
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline import ensemble as module
 from nucleate.pipeline.conformer_sources import Drawn, etkdg
-from nucleate.pipeline.ensemble import Ensemble, EnsembleSettings, ensemble
+from nucleate.pipeline.ensemble import Ensemble, EnsembleSettings, enough, ensemble
 
 LOSSES = (
     *("out_of_time", "lost_stereo", "lost_bonds", "other_diastereomer", "alike", "beyond", "not_converged"),
@@ -99,6 +99,14 @@ def test_without_any_force_field_shapes_come_without_energies() -> None:
     found = ensemble_of("F[Xe]F", optimise="none")
     assert found.energies.isnan().all()
     assert len(found.positions) == len(found.energies) >= 1
+
+
+@pytest.mark.parametrize(
+    ("smiles", "shapes"),
+    [("c1ccccc1", 10), ("C1CCCCC1", 20), ("CCCCC", 40), ("O=C1CCCCCCCCCCCCO1", 200), ("C" * 60, 200)],
+)
+def test_flexible_molecules_are_searched_harder(smiles: str, shapes: int) -> None:
+    assert enough(read_molecule(smiles)[0].graph) == shapes
 
 
 @pytest.mark.parametrize("smiles", ["[Na+]", "[H][H]", "Cl", "O", "O=C=O"])

@@ -5,6 +5,7 @@ Ensembles for their own sake, with weights and other energies, are in `ensemble`
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from nucleate.crystal.stereo import right_stereo
 from nucleate.errors import InputError, NucleateError
 from nucleate.physics.charges import mmff_properties
 from nucleate.physics.parameters import KCAL_PER_MOL, KJ_PER_MOL
-from nucleate.pipeline.conformer_sources import bare, with_positions
+from nucleate.pipeline.conformer_sources import bare, etkdg, with_positions
 from nucleate.pipeline.learned_conformers import Method, Sampler, source_named
 
 MAPS = 1000  # of a molecule on itself, looked at in a fit
@@ -62,7 +63,9 @@ def conform(molecule: Molecule, settings: ConformSettings | None = None, seed: i
     if graph.GetNumAtoms() == 1:
         return Conformers(molecule.with_conformers(torch.zeros(1, 1, 3)), torch.zeros(1).double(), 1, 0)
     source = source_named(settings.conformers, settings.sampler, settings.weights)
-    drawn = source(molecule, settings.embed or attempts(graph), seed, settings.time_limit / 2)
+    if source is etkdg:
+        source = partial(etkdg, hydrogens=False)  # fewer minima; hydroxyls go where the first shape has them
+    drawn = source(molecule, settings.embed or _attempts(graph), seed, settings.time_limit / 2)
     graph = with_positions(graph, drawn.positions)
     energies = _optimise(graph, settings.dielectric, started + settings.time_limit)
     wrong = [c.GetId() for c in graph.GetConformers() if not same_stereo(molecule.graph, graph, c.GetId())]
@@ -93,8 +96,7 @@ def same_stereo(given: Chem.Mol, built: Chem.Mol, conformer: int) -> bool:
     return bool(right_stereo(given, positions[None])[0])
 
 
-def attempts(graph: Chem.Mol) -> int:
-    """How many shapes to start from, by the rotatable bonds."""
+def _attempts(graph: Chem.Mol) -> int:
     rotatable = rdMolDescriptors.CalcNumRotatableBonds(graph)
     return int(np.clip(20 * rotatable, 10, 200))
 

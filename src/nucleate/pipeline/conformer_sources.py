@@ -40,8 +40,11 @@ class Drawn:
 Source = Callable[[Molecule, int, int, float], Drawn]  # molecule, how many, seed, time limit in s
 
 
-def etkdg(molecule: Molecule, n: int, seed: int = 0, time_limit: float = 60.0) -> Drawn:
-    """RDKit's ETKDGv3, nearly equal shapes (0.1 Å) once.
+def etkdg(
+    molecule: Molecule, n: int, seed: int = 0, time_limit: float = 60.0, hydrogens: bool = True
+) -> Drawn:
+    """RDKit's ETKDGv3, nearly equal shapes (0.1 Å) once. Without `hydrogens` those that differ in them alone count as
+    equal, such as the places of a hydroxyl's.
 
     Raises NucleateError where nothing could be embedded within the time limit or with the right stereo.
     """
@@ -49,9 +52,10 @@ def etkdg(molecule: Molecule, n: int, seed: int = 0, time_limit: float = 60.0) -
     if graph.GetNumAtoms() == 1:
         return Drawn(torch.zeros(1, 1, 3, dtype=torch.float64), n, 1)
     deadline = time.monotonic() + time_limit
-    positions = _embedded(graph, n, seed, deadline)
+    options = {"useSymmetryForPruning": not hydrogens}  # with symmetry RDKit looks at heavy atoms only
+    positions = _embedded(graph, n, seed, deadline, **options)
     if not len(positions):  # strained rings and macrocycles: start from random coordinates
-        positions = _embedded(graph, min(n, RANDOM_STARTS), seed, deadline, useRandomCoords=True)
+        positions = _embedded(graph, min(n, RANDOM_STARTS), seed, deadline, useRandomCoords=True, **options)
     if not len(positions):
         raise NucleateError(
             f"expected RDKit to embed {molecule.smiles} within {time_limit:.0f} s, got no conformer. Give "

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from rdkit import Chem
+from rdkit.Chem import rdMolDescriptors
 from torch import Tensor
 
 from nucleate.crystal.molecule import Molecule
@@ -22,7 +23,7 @@ from nucleate.crystal.stereo import right_stereo
 from nucleate.errors import InputError, NucleateError
 from nucleate.physics.molecule_energy import gfn2, optimise_mmff
 from nucleate.physics.parameters import KJ_PER_MOL
-from nucleate.pipeline.conform import attempts, cluster, fit, one_diastereomer, without_hydrogens_on_carbon
+from nucleate.pipeline.conform import cluster, fit, one_diastereomer, without_hydrogens_on_carbon
 from nucleate.pipeline.conformer_sources import Drawn, Source, bare, is_sound, positions_of, with_positions
 from nucleate.pipeline.learned_conformers import Method, Sampler, source_named
 
@@ -105,7 +106,7 @@ def ensemble(
     started = time.monotonic()
     deadline = started + settings.time_limit
     graph = bare(molecule)
-    asked = settings.samples or max(attempts(graph), 2 * settings.n)
+    asked = settings.samples or max(enough(graph), 2 * settings.n)
     tell("shapes", 0, asked, settings.method)
     source = source or source_of(settings)
     drawn = source(molecule, asked, settings.seed, SHARE[settings.optimise] * settings.time_limit)
@@ -120,6 +121,19 @@ def ensemble(
         shapes = _distinct(graph, _right(molecule, shapes), settings, settings.n)
     counts = {**_counts_of(drawn), **shapes.counts, "handed_over": len(shapes.energies)}
     return _laid_out(molecule, shapes, settings.distance, counts)
+
+
+def enough(graph: Chem.Mol) -> int:
+    """How many shapes to start from: 20 for each way to bend, 10 to 200.
+
+    Ways are rotatable bonds, rings of five to seven atoms that pucker, and in larger rings all single bonds but three.
+    """
+    ways = rdMolDescriptors.CalcNumRotatableBonds(graph)
+    for ring in graph.GetRingInfo().BondRings():
+        bonds = [graph.GetBondWithIdx(i) for i in ring]
+        single = sum(b.GetBondType() == Chem.BondType.SINGLE for b in bonds)
+        ways += max(0, single - 3) if len(ring) > 7 else int(single > 3)
+    return int(min(max(20 * ways, 10), 200))
 
 
 def refuse_complexes(molecule: Molecule) -> None:

@@ -22,8 +22,9 @@ function drawHeader() {
   const methods = [...new Set(conformers.map((c) => c.method).filter(known))];
   const tiles = [
     tile("Conformers", count(conformers.length), isNumber(counts.made) ? `of ${count(counts.made)} shapes made` : null),
-    energies.length ? tile("Within 5 kJ/mol", count(energies.filter((e) => e <= 5).length), "of the lowest") : null,
-    conformers.length ? tile("Weight of the lowest", share(conformers[0].boltzmann_weight), "at 298.15 K") : null,
+    energies.length && !several ? tile("Within 5 kJ/mol", count(energies.filter((e) => e <= 5).length), "of the lowest") : null,
+    conformers.length && !several ? tile("Weight of the lowest", share(conformers[0].boltzmann_weight), "at 298.15 K") : null,
+    several ? tile("Molecules", count(data.species.length)) : null,
     methods.length ? tile("Shapes from", methods.join(", ")) : null,
     models.length ? tile("Energies from", models.map((m) => m.split(",")[0]).join("; "), models.map((m) => m.split(",").slice(1).join(",").trim()).filter(Boolean).join("; ")) : null,
     isNumber(run.wall_seconds) ? tile("Time", duration(run.wall_seconds), isNumber(run.cpu_seconds) ? `${duration(run.cpu_seconds)} of CPU` : null) : null,

@@ -45,7 +45,7 @@ function drawConformers(keepView) {
   for (const index of shownOthers()) {
     const model = view3d.viewer.addModel();
     model.addAtoms(viewerAtoms(index, false, false));
-    model.setStyle({}, { stick: { radius: 0.045, color: color("--muted"), opacity: 0.55 } });
+    model.setStyle({}, { stick: { radius: 0.05, color: color("--muted"), opacity: 0.8 } });
   }
   if (drawable(chosen.index)) {
     const model = view3d.viewer.addModel();
