@@ -3,11 +3,11 @@
     python benchmarks/conformers.py REFERENCES [METHOD ...] [--threshold 0.5] [--most 200] [--limit N] [--workers 2]
                                     [--optimise mmff] [--property K] [--mmd] [--redraw] [-o FILE.json]
 
-REFERENCES is a data set of `nucleate data conformers`, with a `--keep` large enough to hold all conformers. A METHOD is
-one of
+REFERENCES is a data set of `nucleate data conformers`, with a `--keep` large enough to hold all conformers, or a source
+that it imports, such as an SDF file. A METHOD is one of
 
     etkdg  etkdg+cluster  random-torsions  random-atoms     `nucleate.pipeline.conformer_baselines`
-    fast[=WEIGHTS]  ald[=WEIGHTS]  distances[=WEIGHTS]      samplers of `nucleate.models.conformers`, their own weights
+    fast[=WEIGHTS]  ald[=WEIGHTS]  distances[=WEIGHTS]      samplers of `nucleate conform`, with weights of one's own
     any of these followed by +mmff                          then to the next minimum of MMFF94
 
 Without any, the baselines are run. Of each molecule every method is asked for twice as many conformers as there are
@@ -37,7 +37,8 @@ from torch.nn.modules.module import register_module_forward_hook, register_modul
 
 from nucleate.crystal.bond_graph import BondGraphs, bond_graph
 from nucleate.crystal.molecule import Molecule
-from nucleate.data.conformers import read_conformers
+from nucleate.data.conformers import ConformerSet, read_conformers
+from nucleate.data.packed import data_sets
 from nucleate.errors import InputError, NucleateError
 from nucleate.files import write_atomically
 from nucleate.generative.seeds import generator_of, seed_of
@@ -260,7 +261,7 @@ def main() -> None:
         methods = list(dict.fromkeys(m.removesuffix(MINIMISED) + MINIMISED for m in methods))
     for name in methods:
         method_named(name, given.redraw)  # says at once what is wrong with it
-    sets = [own for own in read_conformers(given.references) if len(own) >= given.least][: given.limit]
+    sets = [own for own in read_references(given.references) if len(own) >= given.least][: given.limit]
     truths = [replace(own.molecule, name=own.molecule.name or own.molecule.smiles) for own in sets]
     count = sorted(len(t.conformers) for t in truths)
     print(
@@ -268,6 +269,7 @@ def main() -> None:
         f"{given.threshold:g} Å; twice as many conformers asked for, {given.most} at most.\n\n{HEAD}"
     )
     done: dict[str, list[Done]] = {}
+    scores: dict[str, ConformerScores] = {}
     with ProcessPoolExecutor(given.workers, get_context("spawn")) as pool:
         for name in methods:
             tasks = [
@@ -284,8 +286,14 @@ def main() -> None:
                 for truth in truths
             ]
             done[name] = list(pool.map(run, tasks))
-            print(line(summarise_conformers([d.row for d in done[name]], name, len(truths))), flush=True)
+            scores[name] = summarise_conformers([d.row for d in done[name]], name, len(truths))
+            print(line(scores[name]), flush=True)
         known = list(pool.map(properties, truths, [t.conformers[: given.property] for t in truths]))
+    for name, own in scores.items():
+        if own.failures or own.bounded.hits:
+            print(
+                f"\n{name}: {own.failures or 'no failures'}; RMSDs are upper bounds for {own.bounded.hits} molecules"
+            )
     if given.property:
         print(
             "\n| method | mean E | min E | mean gap | min gap | max gap (MAE, eV) | molecules | conformers |"
@@ -297,14 +305,24 @@ def main() -> None:
         print(*(mmd_line(name, own) for name, own in done.items()), sep="\n")
     if given.output:
         kept = {
-            "scores": [asdict_of(name, own) for name, own in done.items()],
+            "scores": [
+                summarise_conformers([d.row for d in own], name).as_json() for name, own in done.items()
+            ],
             "rows": [plain(d.row) for own in done.values() for d in own],
         }
         write_atomically(given.output, json.dumps(kept, indent=1))
 
 
-def asdict_of(name: str, own: list[Done]) -> dict[str, Any]:
-    return summarise_conformers([d.row for d in own], name).as_json()
+def read_references(path: Path) -> list[ConformerSet]:
+    """Of a data set, or of a source that can be imported; what cannot be read there is told."""
+    if data_sets(path):
+        return [own for place in data_sets(path) for own in read_conformers(place)]
+    from nucleate.data.conformer_sources import read_source
+
+    found = [given for _, given in read_source(path)]
+    sets = [given for given in found if isinstance(given, ConformerSet)]
+    print(f"{len(found) - len(sets)} of {len(found)} molecules of {path.name} could not be read.")
+    return sets
 
 
 if __name__ == "__main__":
