@@ -1,4 +1,4 @@
-"""`nucleate data`: make, import and look at the crystals, and clusters of them, that generators learn from."""
+"""`nucleate data`: make, import and look at what generators learn from: crystals, clusters of them, conformers."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 data = typer.Typer(
-    help="Crystals to learn from: synthesize them, import CIF files, look at what is there.",
+    help="Data to learn from: synthesize crystals, import CIF files, cut clusters, make conformers.",
 )
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
@@ -161,6 +161,90 @@ def clusters(
     if made.interrupted:
         errors.print("interrupted; what is finished is kept", style="yellow")
     if made.interrupted or not made.clusters:
+        raise typer.Exit(1)
+
+
+@data.command()
+def conformers(
+    source: Annotated[
+        Path,
+        typer.Argument(help="A .smi or .csv list (also .gz); or an SDF file, a pickle, a folder of pickles."),
+    ],
+    output: Folder,
+    n: Annotated[int | None, typer.Option("-n", "--n", min=1, help="Molecules drawn from the list.")] = None,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(help="Molecules to leave out: a list, CIFs, a data set. May be repeated."),
+    ] = None,
+    optimise: Annotated[str, typer.Option(help="mmff, gfn2 (needs tblite) or none.")] = "mmff",
+    keep: Annotated[
+        int | None, typer.Option(min=1, help="Conformers of a molecule; by default 5, all of a file.")
+    ] = None,
+    embed: Annotated[
+        int | None,
+        typer.Option(min=1, help="Shapes to start from; by default 20 a rotatable bond, 10 to 200."),
+    ] = None,
+    window: Annotated[float, typer.Option(help="kJ/mol above the lowest.")] = 25.0,
+    distance: Annotated[float, typer.Option(help="Å, heavy-atom RMSD below which two are one.")] = 0.125,
+    mirrors: Annotated[
+        bool, typer.Option(help="Mirror images are conformers too, where there are no stereocentres.")
+    ] = True,
+    split: Annotated[
+        str | None, typer.Option(help="One split for all, such as test; by default 80/10/10 % of molecules.")
+    ] = None,
+    time_limit: Annotated[float, typer.Option(help="Seconds for one molecule.")] = 60.0,
+    workers: Workers = None,
+    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Another seed: other molecules.")] = 0,
+    resume: Resume = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compute the conformers of many molecules, or convert those of other programs and data sets.
+
+    Example: nucleate data conformers qm9.csv.gz -n 5000 -o data/conformers --exclude test.csv
+    """
+    from nucleate.cli import _cores, errors, out, progress_bar
+    from nucleate.data.conformer_sources import is_source
+    from nucleate.pipeline.conformer_data import ConformerDataSettings, make_conformers
+    from nucleate.pipeline.conformer_import import ConformerImportSettings, import_conformers
+    from nucleate.pipeline.conformer_shards import DONE, RECORD
+    from nucleate.pipeline.molecule_lists import excluded_keys, read_sample
+
+    excluded = excluded_keys(exclude or [])
+    with progress_bar() as tell:
+        if is_source(source):
+            taken = ConformerImportSettings(keep=keep)
+            made = import_conformers(
+                source, output, taken, excluded, split, lambda i, m, note: tell("read", i, m, note)
+            )
+        else:
+            settings = ConformerDataSettings(
+                embed=embed, optimise=optimise, keep=keep or 5, window=window, distance=distance,  # type: ignore[arg-type]
+                mirrors=mirrors, time_limit=time_limit, seed=seed, workers=_cores() if workers is None else workers,
+            )  # fmt: skip
+            sample = read_sample(source, n, seed)
+            made = make_conformers(
+                sample, output, settings, excluded, split, resume,
+                lambda i, m, note: tell("conformers", i, m, note),
+            )  # fmt: skip
+    if as_json:
+        counts = {"asked": made.asked, "splits": made.splits, "conformers": made.conformers}
+        more = {"shapes": made.counts, "interrupted": made.interrupted}
+        print(
+            json.dumps(
+                {"folder": str(output), "outcomes": dict(made.outcomes.most_common()), **counts, **more}
+            )
+        )
+    else:
+        places = ", ".join(f"{name} {count}" for name, count in made.splits.items())
+        out.print(
+            f"{made.conformers} conformers of {made.outcomes[DONE]} molecules in {output}: {places or 'none'}",
+            style="bold",
+        )
+        _show_outcomes(made.outcomes, made.asked, "molecules")
+        out.print(f"{output / RECORD} says what was left out, and why")
+    if made.interrupted:
+        errors.print("interrupted; what is finished is kept, and --resume goes on", style="yellow")
+    if made.interrupted or not made.conformers:
         raise typer.Exit(1)
 
 

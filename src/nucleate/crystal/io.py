@@ -36,6 +36,7 @@ __all__ = [
     "read_frames",
     "read_molecule",
     "read_molecule_list",
+    "read_smiles_list",
     "read_stoichiometry",
     "write_cif",
     "write_extxyz",
@@ -83,6 +84,11 @@ def read_molecule_list(path: str | Path) -> list[tuple[str, str | InputError]]:
     A SMILES that does not parse is given back as its InputError in place, so that a summary counts it.
     Empty lines and lines that start with # are skipped; molecules without a name get their number.
     """
+    return [(name, _checked(smiles)) for name, smiles in read_smiles_list(path)]
+
+
+def read_smiles_list(path: str | Path) -> list[tuple[str, str]]:
+    """As `read_molecule_list`, whatever the SMILES may be."""
     path = Path(path)
     packed = path.suffix.lower() == ".gz"
     try:
@@ -95,7 +101,7 @@ def read_molecule_list(path: str | Path) -> list[tuple[str, str | InputError]]:
     rows = _csv_rows(text, path) if plain.suffix.lower() == ".csv" else _smi_rows(text)
     if not rows:
         raise InputError(f"expected at least one molecule, got none in {path}", reason="empty file")
-    return [(name or f"{k:04d}", _checked(smiles)) for k, (name, smiles) in enumerate(rows, 1)]
+    return [(name or f"{k:04d}", smiles) for k, (name, smiles) in enumerate(rows, 1)]
 
 
 def read_extxyz(source: str | Path, index: str = ":") -> list[Crystal]:

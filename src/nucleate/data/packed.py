@@ -158,7 +158,7 @@ def about_shard(path: Path) -> dict[str, Any]:
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Rows of all shards, one after the other. Raises InputError where the folder holds none or other files."""
     for path in _files_of(folder):
-        yield from KIND.read(path, columns).to_pylist()
+        yield from KIND.read(path, list(columns) if columns else None).to_pylist()
 
 
 def read_crystals(folder: Path) -> Iterator[PackedCrystal]:

@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from rdkit import Chem, rdBase
 
-from nucleate.crystal.io import read_molecule, read_molecule_list
+from nucleate.crystal.graph import canonical
+from nucleate.crystal.io import read_molecule, read_molecule_list, read_smiles_list
 from nucleate.data.conformers import is_conformers, read_conformer_keys
 from nucleate.data.packed import data_sets, read_keys
 from nucleate.data.predictions import molecules_of, read_references
@@ -40,13 +42,31 @@ def _keys_in(path: Path) -> Iterable[str]:
     if path.is_dir() and (folders := data_sets(path)):
         return {part for folder in folders for key in _keys_of(folder) for part in key.split(".")}
     if path.name.lower().endswith(LISTS):
-        found = [smiles for _, smiles in read_molecule_list(path)]
-        for smiles in found:
-            if isinstance(smiles, InputError):
-                raise InputError(f"{path.name}: {smiles}", smiles.reason)
-        return {molecule_key(m) for smiles in found if isinstance(smiles, str) for m in read_molecule(smiles)}
+        return {key for _, smiles in read_smiles_list(path) for key in _keys_of_smiles(smiles, path)}
     return {molecule_key(molecule) for molecule in molecules_of(read_references(path))}
 
 
 def _keys_of(folder: Path) -> frozenset[str]:
     return read_conformer_keys(folder) if is_conformers(folder) else read_keys(folder)
+
+
+def _keys_of_smiles(smiles: str, path: Path) -> set[str]:
+    """Of every part. Radicals and odd valences, which nothing here can compute, have a graph all the same."""
+    try:
+        return {molecule_key(molecule) for molecule in read_molecule(smiles)}
+    except InputError as refusal:
+        with rdBase.BlockLogs():
+            graph = Chem.MolFromSmiles(smiles, sanitize=False)
+        if graph is None or not graph.GetNumAtoms():
+            raise InputError(f"{path.name}: {refusal}", refusal.reason) from None
+        parts = Chem.GetMolFrags(graph, asMols=True, sanitizeFrags=False)
+        return {canonical(*_heavy(part))[0] for part in parts}
+
+
+def _heavy(graph: Chem.Mol) -> tuple[list[int], list[list[int]]]:
+    """Elements and bonds without hydrogens."""
+    atoms = [a.GetIdx() for a in graph.GetAtoms() if a.GetAtomicNum() > 1]
+    place = {atom: i for i, atom in enumerate(atoms)}
+    ends = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in graph.GetBonds()]
+    bonds = [[place[i], place[j]] for i, j in ends if i in place and j in place]
+    return [graph.GetAtomWithIdx(i).GetAtomicNum() for i in atoms], bonds
