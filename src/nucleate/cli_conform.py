@@ -14,7 +14,9 @@ def conform(
     molecule: Annotated[str, typer.Argument(help="SMILES or a molecule file (.sdf, .mol, .xyz, .cif).")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="Folder, by default results/NAME; or the .sdf file to write."),
+        typer.Option(
+            "-o", "--output", help="Folder, by default results/NAME-conformers; or the .sdf file to write."
+        ),
     ] = None,
     n: Annotated[int, typer.Option("-n", "--n", help="Conformers at most.")] = 20,
     method: Annotated[

@@ -72,7 +72,16 @@ def test_a_file_alone_is_all_that_is_written(tmp_path: Path) -> None:
 def test_the_folder_is_named_after_the_molecule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     conformed("CCO", None, n=1)
-    assert (tmp_path / "results" / "CCO" / "report.html").is_file()
+    assert (tmp_path / "results" / "CCO-conformers" / "report.html").is_file()
+
+
+def test_results_of_a_prediction_are_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "crystals.parquet").touch()
+    (tmp_path / "run.json").write_text("theirs")
+    with pytest.raises(InputError, match=r"crystals\.parquet"):
+        conformed("CCO", tmp_path, n=1)
+    assert (tmp_path / "run.json").read_text() == "theirs"
+    conformed("CCO", tmp_path / "c.sdf", n=1)  # a file of its own harms nothing
 
 
 def test_every_species_of_a_salt_has_its_conformers(tmp_path: Path) -> None:

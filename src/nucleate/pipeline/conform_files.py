@@ -12,6 +12,7 @@ from rdkit import Chem
 from nucleate import __version__
 from nucleate.crystal.io import read_stoichiometry
 from nucleate.crystal.molecule import Molecule
+from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.composition import default_name, folder_name
@@ -30,7 +31,7 @@ from nucleate.pipeline.landscape import write_run
 from nucleate.pipeline.predict import Stopwatch
 from nucleate.pipeline.provenance import provenance
 from nucleate.report.conformer_page import write_conformer_report
-from nucleate.report.folder import CONFORMERS, finite
+from nucleate.report.folder import CONFORMERS, CRYSTALS, SAMPLES, finite
 
 Row = dict[str, Any]
 
@@ -54,7 +55,7 @@ def conform_files(
 ) -> Conformed:
     """Conformers of every species of a SMILES or molecule file.
 
-    `output` is a folder, by default results/<name>, or the name of an SDF file, which is then all that is written.
+    `output` is a folder, by default results/<name>-conformers, or the name of an SDF file, which is then all that is written.
     Raises InputError for what cannot be read and NucleateError where a molecule has no conformer that can be used;
     no file is written then.
     """
@@ -67,8 +68,10 @@ def conform_files(
     smiles = ".".join(m.smiles for m, n in given for _ in range(n))
     called = folder_name(name) if name else default_name(source, smiles)
     alone = output is not None and output.suffix.lower() == ".sdf"
-    sdf = output if output and alone else (output or Path("results") / called) / CONFORMERS
+    sdf = output if output and alone else (output or Path("results") / f"{called}-conformers") / CONFORMERS
     folder = make_folder(sdf.parent)
+    if not alone:
+        _refuse_other_results(folder)
     found = []
     for molecule, _ in given:
         found.append(ensemble(molecule, settings, progress, shapes))
@@ -83,6 +86,14 @@ def conform_files(
         return Conformed(sdf, rows, finite(run), None)
     plain = write_run(folder, run)
     return Conformed(sdf, rows, plain, write_conformer_report(folder))
+
+
+def _refuse_other_results(folder: Path) -> None:
+    """Their report and run.json would be lost."""
+    if other := next((name for name in (CRYSTALS, SAMPLES) if (folder / name).is_file()), None):
+        raise InputError(
+            f"expected a folder without other results, got {folder} with {other}; choose another with -o"
+        )
 
 
 def _records(
