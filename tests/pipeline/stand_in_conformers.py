@@ -1,33 +1,25 @@
-"""A model of conformers that has learned nothing: ETKDG shapes, shaken, some mirrored or torn on purpose."""
+"""A stand-in for `conformer_data_worker`: a made-up conformer for each SMILES; or it fails, crashes, hangs."""
 
-import torch
-from jaxtyping import Float
-from torch import Tensor
-
-from nucleate.crystal.bond_graph import BondGraphs
-from nucleate.crystal.molecule import Molecule
-from nucleate.models.conformers import Watch
-from nucleate.pipeline.conformer_sources import etkdg
+import os
+import time
+from collections.abc import Callable
+from typing import Any
 
 
-class ShakenEtkdg:
-    """Shapes of one molecule, drawn with replacement. Of every ten, `mirrored` are reflected, then `torn` torn."""
+def start(_: dict[str, Any]) -> tuple[dict[str, Any], Callable[[dict[str, Any]], dict[str, Any]]]:
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        what = request["smiles"]
+        if what == "FAIL":
+            raise RuntimeError("no idea")
+        if what == "CRASH":
+            os._exit(7)
+        if what == "HANG":
+            time.sleep(600)
+        n = len(what)
+        row = {
+            "name": what, "source": "made up", "key": "[C]" * n, "smiles": "[C]" * n, "energies": [0.0],
+            "weights": [1.0], "positions": [1.5 * (k // 3) if k % 3 == 0 else 0.0 for k in range(3 * n)],
+        }  # fmt: skip
+        return {"outcome": "done", "why": "", "row": row, "counts": {"asked": 1, "kept": 1}}
 
-    def __init__(self, molecule: Molecule, mirrored: int = 0, torn: int = 0, shake: float = 0.02) -> None:
-        self.shapes = etkdg(molecule, 10).positions
-        self.mirrored, self.torn, self.shake = mirrored, torn, shake
-        self.calls: list[int] = []
-
-    def sample(
-        self, graphs: BondGraphs, generator: torch.Generator, watch: Watch | None = None
-    ) -> Float[Tensor, "batch atoms 3"]:
-        self.calls.append(len(graphs))
-        if watch is not None:
-            watch(0.5)
-        which = torch.randint(len(self.shapes), (len(graphs),), generator=generator)
-        x = self.shapes[which]
-        x = x + self.shake * torch.randn(x.shape, generator=generator, dtype=x.dtype)
-        tenth = torch.arange(len(x)) % 10
-        x = torch.where((tenth < self.mirrored)[:, None, None], -x, x)
-        x[(tenth >= 10 - self.torn)] *= 3.0
-        return x.float()
+    return {}, answer

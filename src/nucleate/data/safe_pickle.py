@@ -88,10 +88,20 @@ class _Array:
 
     def __setstate__(self, state: Any) -> None:
         _, shape, dtype, by_columns, data = state
-        if not isinstance(dtype, _Dtype) or not isinstance(data, bytes):
-            raise InputError("expected arrays of numbers, got others", reason="unsafe pickle")
-        order: Any = "F" if by_columns else "C"
-        self.values = np.frombuffer(data, dtype.kind).reshape(tuple(shape), order=order).copy()
+        self.values = _numbers(data, dtype, shape, "F" if by_columns else "C")
+
+
+def _array(data: Any, dtype: Any, shape: Any, order: Any) -> _Array:
+    """How protocol 5 writes arrays."""
+    found = _Array()
+    found.values = _numbers(data, dtype, shape, order)
+    return found
+
+
+def _numbers(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
+    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes | bytearray) or order not in ("C", "F"):
+        raise InputError("expected arrays of numbers, got others", reason="unsafe pickle")
+    return np.frombuffer(data, dtype.kind).reshape(tuple(shape), order=order).copy()
 
 
 def _scalar(dtype: Any, data: Any = b"") -> Any:
@@ -114,6 +124,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("numpy", "ndarray"): _Array,
     ("numpy.core.multiarray", "_reconstruct"): _Array,
     ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _array,
     ("_codecs", "encode"): _latin,
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "set"): set,
