@@ -55,7 +55,7 @@ def conform_files(
 ) -> Conformed:
     """Conformers of every species of a SMILES or molecule file.
 
-    `output` is a folder, by default results/<name>-conformers, or the name of an SDF file, which is then all that is written.
+    `output` is a folder, by default results/<name>-conformers, or an SDF file, which is then all that is written.
     Raises InputError for what cannot be read and NucleateError where a molecule has no conformer that can be used;
     no file is written then.
     """
