@@ -93,8 +93,8 @@ def bond_graph(graph: Chem.Mol) -> BondGraph:
     for b in graph.GetBonds():
         i, j = b.GetBeginAtomIdx(), b.GetEndAtomIdx()
         bond[i, j] = bond[j, i] = int(b.GetBondType())
-        for k, l, which in _sides(b):
-            side[k, l] = side[l, k] = which
+        for k, m, which in _sides(b):
+            side[k, m] = side[m, k] = which
     ways = torch.from_numpy(Chem.GetDistanceMatrix(graph)).clamp(max=FAR).long()
     centres = [c for atom in graph.GetAtoms() if (c := _centre(atom))]
     return BondGraph(
@@ -154,7 +154,7 @@ def _sides(bond: Chem.Bond) -> list[tuple[int, int, int]]:
     ]
     swap = {CIS: TRANS, TRANS: CIS}
     return [
-        (k, l, which if (k == named[0]) == (l == named[1]) else swap[which]) for k in ends[0] for l in ends[1]
+        (k, m, which if (k == named[0]) == (m == named[1]) else swap[which]) for k in ends[0] for m in ends[1]
     ]
 
 

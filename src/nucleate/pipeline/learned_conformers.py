@@ -87,7 +87,7 @@ def source_named(method: Method, sampler: Sampler = "fast", weights: Path | None
     """The source of that name. Raises InputError where a learned one has no weights."""
     if method == "etkdg":
         return etkdg
-    from nucleate.models.conformers import read_conformer_model
+    from nucleate.pipeline.conformer_models import read_conformer_model
 
     return Learned(read_conformer_model(sampler, weights))
 

@@ -32,6 +32,7 @@ from nucleate.report.folder import finite
 WEIGHTS, CARD = "weights.safetensors", "model.json"
 
 SYSTEMS: dict[str, str] = {  # name: "module:NAME of a System"
+    "confgf": "nucleate.models.conformer_training:SYSTEM",
     "crystalflow": "nucleate.models.crystalflow_training:SYSTEM",
     "crystallization": "nucleate.models.crystallization_training:SYSTEM",
     "molcrystalflow": "nucleate.models.molcrystalflow_training:SYSTEM",
