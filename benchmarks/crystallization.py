@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--inversion", action="store_true")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     torch.set_num_threads(1)
     splits = read_cluster_splits(options.clusters)
     found = [r.cluster for name in options.split.split(",") for r in splits[name]]
