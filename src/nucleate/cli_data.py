@@ -204,6 +204,7 @@ def conformers(
     """
     from nucleate.cli import _cores, errors, out, progress_bar
     from nucleate.data.conformer_sources import is_source
+    from nucleate.errors import InputError
     from nucleate.pipeline.conformer_data import ConformerDataSettings, make_conformers
     from nucleate.pipeline.conformer_import import ConformerImportSettings, import_conformers
     from nucleate.pipeline.conformer_shards import DONE, RECORD
@@ -212,6 +213,11 @@ def conformers(
     excluded = excluded_keys(exclude or [])
     with progress_bar() as tell:
         if is_source(source):
+            if n or embed or resume or optimise != "mmff":
+                raise InputError(
+                    f"expected --keep, --exclude and --split only, as {source.name} is converted as it is; "
+                    "-n, --embed, --optimise and --resume are for lists of SMILES"
+                )
             taken = ConformerImportSettings(keep=keep)
             made = import_conformers(
                 source, output, taken, excluded, split, lambda i, m, note: tell("read", i, m, note)

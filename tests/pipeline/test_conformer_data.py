@@ -309,4 +309,6 @@ def test_the_command(program: Any) -> None:
     Path("mine.pkl").write_bytes(pickle.dumps(rd_mols(embedded("CCO", 2))))
     code, out, _ = program("data", "conformers", "mine.pkl", "-o", "b")
     assert (code, "2 conformers of 1 molecules" in out) == (0, True)
+    code, _, err = program("data", "conformers", "mine.pkl", "-o", "d", "--optimise", "gfn2")
+    assert (code, "for lists of SMILES" in err) == (2, True)
     assert program("data", "conformers", "no.sdf", "-o", "c")[0] == 2

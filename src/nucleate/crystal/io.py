@@ -30,6 +30,7 @@ from nucleate.errors import InputError
 from nucleate.files import write_atomically
 
 __all__ = [
+    "checked_smiles",
     "cif_text",
     "read_crystal",
     "read_extxyz",
@@ -321,7 +322,8 @@ def _csv_rows(text: str, path: Path) -> list[tuple[str, str]]:
     return [(name, smiles.strip()) for name, smiles in rows if name or smiles.strip()]
 
 
-def _checked(smiles: str) -> str | InputError:
+def checked_smiles(smiles: str) -> str | InputError:
+    """The SMILES, or why it is none of a closed-shell molecule."""
     try:
         _parse_smiles(smiles)
     except InputError as error:

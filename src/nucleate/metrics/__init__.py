@@ -16,7 +16,7 @@
 | `inorganic_validity` | could it be a crystal without molecules: distances, odd cells, charges that balance |
 | `csp` `dng` | such crystals asked for by their contents (match rate, METRe), and from nothing (unique, novel) |
 | `clusters` (`cluster_assignment` `cluster_evaluation`) | predicted clusters against true ones |
-| `conformers` (`conformer_rmsd` `distance_mmd` `conformer_evaluation`) | conformers of a molecule: COV, MAT, energies, distances |
+| `conformers` (`conformer_rmsd` `distance_mmd` `conformer_evaluation`) | conformers: COV, MAT, energies, distances |
 | `surroundings` | shortest distances of an inorganic crystal, and which crystals are surely alike |
 | `energy_agreement` | two energies of one landscape |
 """

@@ -81,7 +81,7 @@ class ConformerTraining:
         wrong = ((signed_volumes(held.graphs.centres, samples) <= 0) & there).any(1)
         nearest = [
             best_rmsds(
-                one.molecule, one.molecule.conformers, x[None, : len(one.molecule)].cpu().double()
+                one.molecule.graph, one.molecule.conformers, x[None, : len(one.molecule)].cpu().double()
             ).min()
             for one, x in zip(self.references, samples)
         ]

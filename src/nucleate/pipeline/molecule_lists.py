@@ -7,7 +7,7 @@ import numpy as np
 from rdkit import Chem, rdBase
 
 from nucleate.crystal.graph import canonical
-from nucleate.crystal.io import read_molecule, read_molecule_list, read_smiles_list
+from nucleate.crystal.io import checked_smiles, read_molecule, read_smiles_list
 from nucleate.data.conformers import is_conformers, read_conformer_keys
 from nucleate.data.packed import data_sets, read_keys
 from nucleate.data.predictions import molecules_of, read_references
@@ -24,10 +24,11 @@ def read_sample(path: Path, n: int | None = None, seed: int = 0) -> list[Given]:
 
     A line that is no SMILES stays, as its InputError. Raises InputError where the list cannot be read.
     """
-    everything = [smiles for _, smiles in read_molecule_list(path)]
+    everything = [smiles for _, smiles in read_smiles_list(path)]
     if n is None:
-        return everything
-    return [everything[i] for i in np.random.default_rng(seed).permutation(len(everything))[:n]]
+        return [checked_smiles(smiles) for smiles in everything]
+    drawn = np.random.default_rng(seed).permutation(len(everything))[:n]
+    return [checked_smiles(everything[i]) for i in drawn]
 
 
 def excluded_keys(paths: Iterable[Path]) -> frozenset[str]:
