@@ -30,7 +30,7 @@ COMMANDS = (
     "crystallize",
     "report",
 )
-SUB_COMMANDS = ("data synthesize", "data import", "data statistics", "data clusters")
+SUB_COMMANDS = ("data synthesize", "data import", "data statistics", "data clusters", "data conformers")
 
 Program = Callable[..., tuple[int, str, str]]
 

@@ -23,6 +23,7 @@ from nucleate.crystal.assemble import assemble_crystal
 from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.cif_write import cif_text, write_cif
 from nucleate.crystal.crystal import Crystal
+from nucleate.crystal.graph import with_stereo
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.open_space import open_box
 from nucleate.crystal.rigid import represent_rigid, species_from_crystal
@@ -85,7 +86,7 @@ def read_molecule_list(path: str | Path) -> list[tuple[str, str | InputError]]:
     A SMILES that does not parse is given back as its InputError in place, so that a summary counts it.
     Empty lines and lines that start with # are skipped; molecules without a name get their number.
     """
-    return [(name, _checked(smiles)) for name, smiles in read_smiles_list(path)]
+    return [(name, checked_smiles(smiles)) for name, smiles in read_smiles_list(path)]
 
 
 def read_smiles_list(path: str | Path) -> list[tuple[str, str]]:
@@ -246,10 +247,10 @@ def _add_record(found: dict[str, Molecule], part: Chem.Mol, path: Path) -> None:
     conformer = part.GetConformer()
     solid = conformer.Is3D()
     full = Chem.AddHs(part, addCoords=solid)
-    if solid:
-        Chem.AssignStereochemistryFrom3D(full)
     places = torch.tensor(full.GetConformer().GetPositions(), dtype=torch.float64)[None]
     full.RemoveAllConformers()
+    if solid:
+        full = with_stereo(full, places[0])
     name = part.GetProp("_Name") if part.HasProp("_Name") else ""
     molecule = Molecule(_plain(full), places if solid else places[:0], name=name or path.stem)
     if (known := found.get(molecule.smiles)) is None:

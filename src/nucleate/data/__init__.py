@@ -3,6 +3,9 @@
 | file | what |
 |---|---|
 | `predictions/` | readers of what generators of crystals write, ours and others' |
+| `conformers`, `conformer_sources` | conformers with energies and weights as rows of shards; those of other programs |
+| `safe_pickle` | pickles of others, read without running them |
+| `shard_files` | parquet files that say how they were made, for every kind of record |
 | `packed` | rigid-molecule crystals as rows of parquet shards |
 | `inorganic` | tables of inorganic crystals as tensors; volumes of elements |
 | `molecule_features` | the 18 features of a molecule that MolCrystalFlow tells its network |

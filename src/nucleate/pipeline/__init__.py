@@ -24,5 +24,7 @@
 | `evaluate_inorganic` | crystals without molecules, asked for by their contents or from nothing |
 | `train` | a system by name on a data set -> weights |
 | `synthesize`, `import_crystals`, `data_statistics` | data sets: made by search, read from CIF files, in numbers |
+| `conformer_data`, `conformer_import`, `conformer_shards` | data sets of conformers: computed, converted; their files |
+| `molecule_lists` | lists of molecules, and molecules that are kept out |
 | `jobs` | many jobs in processes of their own; `*_worker` are their programs |
 """
