@@ -28,7 +28,7 @@ def crystallize(
         Path | None,
         typer.Option(help="What nucleate train crystallization wrote; those of the package if not given."),
     ] = None,
-    steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 20,
+    steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 8,
     relax: Annotated[
         bool, typer.Option(help="Relax the clusters in the force field, in open space; surfaces rearrange.")
     ] = False,

@@ -48,7 +48,7 @@ class ClusterPairs:
 class Walk:
     """How a sampler goes from loose to ordered."""
 
-    steps: int = 20  # ignored by methods of one step
+    steps: int = 8  # ignored by methods of one step
     watch: Watch | None = None
 
 

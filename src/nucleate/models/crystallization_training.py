@@ -43,7 +43,7 @@ class CrystallizationSettings(BaseModel, frozen=True, extra="forbid"):
     most_atoms: PositiveInt = Field(60, description="clusters of larger molecules are left out")
     loosening: Loosening = Loosening()
     validate_on: PositiveInt = Field(16, description="clusters ordered to validate, always the same ones")
-    steps: PositiveInt = Field(20, description="steps of the sampler in the validation")
+    steps: PositiveInt = Field(8, description="steps of the sampler in the validation")
 
 
 @dataclass(eq=False)

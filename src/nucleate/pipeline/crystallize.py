@@ -53,7 +53,7 @@ class CrystallizeSettings(BaseModel, frozen=True, extra="forbid"):
     n: PositiveInt = Field(10, le=10_000)  # samples
     molecules: int = Field(SIZE, ge=2, le=200)  # in the cluster
     weights: Path | None = None  # None: those of the package
-    steps: PositiveInt = Field(20, le=10_000)  # of the sampler
+    steps: PositiveInt = Field(8, le=10_000)  # of the sampler
     relax: bool = False  # the ordered clusters, in open space
     cell: bool = True  # look for a lattice
     seed: NonNegativeInt = Field(0, lt=2**31)
