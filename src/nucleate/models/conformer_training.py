@@ -42,6 +42,10 @@ class ConformerSettings(BaseModel, frozen=True, extra="forbid"):
     first: PositiveFloat = Field(10.0, description="Å, the largest noise (scores)")
     last: PositiveFloat = Field(0.01, description="Å, the smallest noise (scores)")
     levels: PositiveInt = Field(50, description="of noise (scores)")
+    level_steps: PositiveInt = Field(100, description="of Langevin dynamics at each level (scores)")
+    level_step: PositiveFloat = Field(
+        2.4e-6, description="Å^2, the size of one at the smallest noise (scores)"
+    )
     batch: PositiveInt = Field(64, description="molecules in a batch (published: 128)")
     most_atoms: PositiveInt = Field(80, description="larger molecules are left out, hydrogens counted")
     validate_on: PositiveInt = Field(64, description="molecules to validate on, always the same ones")
@@ -141,7 +145,8 @@ def model_of(settings: ConformerSettings) -> ConfGF | ConformerFlow:
     """The method of these settings, before it has learnt anything."""
     if settings.method == "flow":
         return ConformerFlow(settings.width, settings.layers, settings.pair_width, settings.steps)
-    walk = AnnealedLangevin(NoiseLevels(settings.first, settings.last, settings.levels))
+    levels = NoiseLevels(settings.first, settings.last, settings.levels)
+    walk = AnnealedLangevin(levels, settings.level_step, settings.level_steps)
     return ConfGF(settings.width, settings.layers, walk)
 
 
