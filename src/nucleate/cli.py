@@ -508,7 +508,9 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 @app.command()
-def report(folder: Annotated[Path, typer.Argument(help="What predict, crystallize or conform wrote.")]) -> None:
+def report(
+    folder: Annotated[Path, typer.Argument(help="What predict, crystallize or conform wrote.")],
+) -> None:
     """Write report.html again from a result folder.
 
     Example: nucleate report results/aspirin

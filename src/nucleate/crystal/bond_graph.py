@@ -34,7 +34,9 @@ class BondGraph:
     bond: Int[Tensor, "atoms atoms"]  # RDKit's code of the bond type where bonded, 0 elsewhere
     hops: Int[Tensor, "atoms atoms"]  # bonds of the shortest way
     side: Int[Tensor, "atoms atoms"]  # CIS or TRANS across a double bond whose stereo is given, 0 elsewhere
-    centres: Int[Tensor, "centres 5"]  # stereocentres that are given, and their neighbours; see `signed_volumes`
+    centres: Int[
+        Tensor, "centres 5"
+    ]  # stereocentres that are given, and their neighbours; see `signed_volumes`
 
     def __len__(self) -> int:
         return len(self.numbers)
@@ -64,9 +66,7 @@ class BondGraphs:
 
     def repeated(self, times: int) -> "BondGraphs":
         """Each molecule `times` times, copies side by side."""
-        return BondGraphs(
-            **{f.name: getattr(self, f.name).repeat_interleave(times, 0) for f in fields(self)}
-        )
+        return BondGraphs(**{f.name: getattr(self, f.name).repeat_interleave(times, 0) for f in fields(self)})
 
     def pairs(self, order: int = 3) -> "Pairs":
         """Every pair of atoms at most `order` bonds apart, once: the extended graph of ConfGF."""
