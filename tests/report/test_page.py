@@ -15,7 +15,7 @@ from nucleate.errors import InputError, NucleateError
 from nucleate.report import write_report
 from nucleate.report.drawing import molecule_svg, space_group_symbol
 from nucleate.report.folder import finite, read_results
-from nucleate.report.page import embed_json, fill
+from nucleate.report.one_file import embed_json, fill
 
 HOSTILE = "</script><script>alert(1)</script><!-- & \u2028 <img src=https://example.org/x onerror=alert(2)>"
 

@@ -5,6 +5,7 @@
 | `page` | `write_report`: a result folder -> `report.html` |
 | `cluster_page` | `write_cluster_report`: the same for a folder of ordered clusters |
 | `conformer_page` | `write_conformer_report`: the same for a folder of conformers |
+| `one_file` | template, scripts and data -> one page |
 | `folder` | `Results`: what a result folder says, with every gap tolerated |
 | `scene` | `Crystal` -> the atoms, bonds and hydrogen bonds that the viewer draws |
 | `drawing` | SMILES -> inline SVG; space-group symbols as they are printed |

@@ -3,8 +3,6 @@
 Rules are those of `page`: data as JSON, scripts inside, a content security policy that forbids every request.
 """
 
-import html
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +12,8 @@ from torch import Tensor
 
 from nucleate.crystal.cluster_xyz import read_cluster_xyz, read_trajectory
 from nucleate.files import write_atomically
-from nucleate.report.drawing import molecule_svg
 from nucleate.report.folder import SAMPLES, Results, read_results
-from nucleate.report.page import embed_json, fill
+from nucleate.report.one_file import one_file
 
 SCRIPTS = ("helpers", "cluster_drawing", "cluster_table", "cluster")
 SHOWN = (  # columns of samples.parquet in the page
@@ -45,7 +42,9 @@ def write_cluster_report(folder: Path, max_embedded: int = 12) -> Path:
     """
     results = read_results(Path(folder), SAMPLES)
     target = results.folder / "report.html"
-    write_atomically(target, _page(_payload(results, max_embedded), results.run))
+    write_atomically(
+        target, one_file("cluster", SCRIPTS, _payload(results, max_embedded), results.run, "Clusters")
+    )
     return target
 
 
@@ -76,25 +75,3 @@ def _payload(results: Results, max_embedded: int) -> dict[str, Any]:
 
 def _flat(positions: Float[Tensor, "molecules atoms 3"]) -> list[int]:
     return (SCALE * positions).round().long().flatten().tolist()
-
-
-def _page(payload: dict[str, Any], run: dict[str, Any]) -> str:
-    given = run.get("molecule")
-    molecule: dict[str, Any] = given if isinstance(given, dict) else {}
-    smiles = molecule.get("smiles")
-    template = files("nucleate.report") / "template"
-
-    def part(name: str) -> str:
-        return (template / name).read_text(encoding="utf-8")
-
-    return fill(
-        part("cluster.html"),
-        {
-            "title": html.escape(str(molecule.get("name") or molecule.get("formula") or "Clusters")),
-            "style": part("style.css") + part("cluster.css"),
-            "drawing": (molecule_svg(smiles) if isinstance(smiles, str) else None)
-            or "<p class='muted'>No structural formula: the SMILES is missing or unreadable.</p>",
-            "data": embed_json(payload),
-            "scripts": "\n".join(part(f"{name}.js") for name in SCRIPTS),
-        },
-    )

@@ -3,8 +3,6 @@
 Rules are those of `page`: data as JSON, scripts inside, a content security policy that forbids every request.
 """
 
-import html
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +10,8 @@ from rdkit import Chem, rdBase
 
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
-from nucleate.report.drawing import molecule_svg
 from nucleate.report.folder import CONFORMERS, finite, read_run
-from nucleate.report.page import embed_json, fill
+from nucleate.report.one_file import one_file
 
 SCRIPTS = ("helpers", "plot", "conformer_viewer", "conformer_plot", "conformer_table", "conformer")
 NUMBERS = ("rank", "energy_kj_mol", "boltzmann_weight", "mirror_images", "rmsd_A")
@@ -31,7 +28,8 @@ def write_conformer_report(folder: Path, max_embedded: int = 200) -> Path:
     folder = Path(folder)
     run = read_run(folder / "run.json")
     target = folder / "report.html"
-    write_atomically(target, _page(_payload(_read(folder / CONFORMERS), run, max_embedded), run))
+    payload = _payload(_read(folder / CONFORMERS), run, max_embedded)
+    write_atomically(target, one_file("conformer", SCRIPTS, payload, run, "Conformers"))
     return target
 
 
@@ -101,26 +99,3 @@ def _number(text: Any) -> float | None:
 
 def _positions(record: Chem.Mol) -> list[int]:
     return [round(SCALE * float(x)) for x in record.GetConformer().GetPositions().flatten()]
-
-
-def _page(payload: dict[str, Any], run: dict[str, Any]) -> str:
-    given = run.get("molecule")
-    molecule: dict[str, Any] = given if isinstance(given, dict) else {}
-    smiles = molecule.get("smiles")
-    template = files("nucleate.report") / "template"
-
-    def part(name: str) -> str:
-        return (template / name).read_text(encoding="utf-8")
-
-    return fill(
-        part("conformer.html"),
-        {
-            "title": html.escape(str(molecule.get("name") or molecule.get("formula") or "Conformers")),
-            "style": part("style.css") + part("conformer.css"),
-            "drawing": (molecule_svg(smiles) if isinstance(smiles, str) else None)
-            or "<p class='muted'>No structural formula: the SMILES is missing or unreadable.</p>",
-            "data": embed_json(payload),
-            "viewer": (files("nucleate.report") / "vendor" / "3Dmol-min.js").read_text(encoding="utf-8"),
-            "scripts": "\n".join(part(f"{name}.js") for name in SCRIPTS),
-        },
-    )

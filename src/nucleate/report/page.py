@@ -4,10 +4,6 @@ The page carries its data as JSON, its scripts and the viewer inline, and a cont
 forbids every request. Text from files only ever enters as JSON or escaped, never as markup.
 """
 
-import html
-import json
-import re
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +11,9 @@ from nucleate.crystal.cif_read import read_crystal
 from nucleate.crystal.crystal import Crystal
 from nucleate.files import write_atomically
 from nucleate.metrics.pxrd import CU_K_ALPHA, powder_pattern
-from nucleate.report.drawing import molecule_svg, space_group_symbol
+from nucleate.report.drawing import space_group_symbol
 from nucleate.report.folder import Results, read_results
+from nucleate.report.one_file import one_file
 from nucleate.report.scene import scene
 
 SCRIPTS = ("helpers", "plot", "landscape", "packing", "powder", "table", "search", "main")
@@ -55,7 +52,7 @@ def write_report(folder: Path, max_embedded: int = 200) -> Path:
     results = read_results(Path(folder))
     payload = _payload(results, max_embedded)
     target = results.folder / "report.html"
-    write_atomically(target, _page(payload, results.run))
+    write_atomically(target, one_file("report", SCRIPTS, payload, results.run, "Crystals"))
     return target
 
 
@@ -128,39 +125,6 @@ def _reference(reference: Any) -> dict[str, Any] | None:
     except ValueError as error:
         return {**shown, "problem": str(error)}
     return {**shown, "density": round(crystal.density, 4), "pattern": _pattern(crystal)}
-
-
-def _page(payload: dict[str, Any], run: dict[str, Any]) -> str:
-    molecule = _dict(run.get("molecule"))
-    smiles = molecule.get("smiles")
-    drawing = molecule_svg(smiles) if isinstance(smiles, str) else None
-    template = files("nucleate.report") / "template"
-    scripts = "\n".join((template / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS)
-    return fill(
-        (template / "report.html").read_text(encoding="utf-8"),
-        {
-            "title": html.escape(str(molecule.get("name") or molecule.get("formula") or "Crystals")),
-            "style": (template / "style.css").read_text(encoding="utf-8"),
-            "drawing": drawing
-            or "<p class='muted'>No structural formula: the SMILES is missing or unreadable.</p>",
-            "data": embed_json(payload),
-            "viewer": (files("nucleate.report") / "vendor" / "3Dmol-min.js").read_text(encoding="utf-8"),
-            "scripts": scripts,
-        },
-    )
-
-
-def fill(template: str, parts: dict[str, str]) -> str:
-    """Put the parts at their `{{name}}` marks in one pass, so that no part is searched for marks."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], template)
-
-
-def embed_json(value: Any) -> str:
-    """JSON that is safe inside a `<script>` element: no `<`, `>` or `&`, whatever the strings hold."""
-    text = json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":"), default=str)
-    for mark in "<>&\u2028\u2029":
-        text = text.replace(mark, f"\\u{ord(mark):04x}")
-    return text
 
 
 def _dict(value: Any) -> dict[str, Any]:
