@@ -14,7 +14,7 @@ from nucleate.pipeline import conformer_sources
 from nucleate.pipeline.conform import ConformSettings, conform, same_stereo
 from nucleate.pipeline.conformer_sources import Drawn, _embedded, bare, etkdg, is_sound, with_positions
 from nucleate.pipeline.learned_conformers import Learned, source_named
-from tests.pipeline.stand_in_conformers import ShakenEtkdg
+from tests.pipeline.stand_in_conformer_models import ShakenEtkdg
 
 CHIRAL = "C[C@H](O)/C=C/[C@@H](C)F"
 
