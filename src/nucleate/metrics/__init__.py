@@ -18,5 +18,6 @@
 | `clusters` (`cluster_assignment` `cluster_evaluation`) | predicted clusters against true ones |
 | `conformers` (`conformer_rmsd` `distance_mmd` `conformer_evaluation`) | conformers: COV, MAT, energies, distances |
 | `surroundings` | shortest distances of an inorganic crystal, and which crystals are surely alike |
+| `free_energy` | differences from work, of one end or both; effective samples, overlap |
 | `energy_agreement` | two energies of one landscape |
 """
