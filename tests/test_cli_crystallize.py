@@ -41,7 +41,7 @@ def test_from_a_molecule_to_files_and_a_report(program: Program, weights: Path, 
         "crystallize", "out/loose.xyz", "-n", "1", "--weights", weights, "--no-cell", "--relax"
     )
     assert (code, err) == (0, "")
-    assert (tmp_path / "crystallized" / "cluster" / "0001.xyz").is_file()
+    assert (tmp_path / "results" / "loose-cluster" / "cluster" / "0001.xyz").is_file()
 
 
 @pytest.mark.parametrize(

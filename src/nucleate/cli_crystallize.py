@@ -17,9 +17,10 @@ def crystallize(
             help="Loose cluster (.xyz), SMILES, .mol or .sdf file, a .cif to compare with, a .csv of COD-Cluster17."
         ),
     ],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for files and tables.")] = Path(
-        "crystallized"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="Folder for files and tables, by default results/NAME-cluster."),
+    ] = None,
     n: Annotated[int, typer.Option("-n", "--n", help="Ordered clusters to make.")] = 10,
     molecules: Annotated[
         int, typer.Option(help="Molecules in the cluster, where the source leaves it open.")
@@ -50,21 +51,23 @@ def crystallize(
     import torch
 
     from nucleate.cli import _cores, errors, progress_bar
+    from nucleate.pipeline.composition import default_name
     from nucleate.pipeline.crystallize import CrystallizeSettings
     from nucleate.pipeline.crystallize import crystallize as run
 
     settings = CrystallizeSettings(
         n=n, molecules=molecules, weights=weights, steps=steps, relax=relax, cell=cell, seed=seed
     )
+    folder = output or Path("results") / f"{default_name(source, source)}-cluster"
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 0) or _cores())
     with progress_bar() as tell:
-        made = run(source, settings, output, tell, resume)
+        made = run(source, settings, folder, tell, resume)
     if as_json:
         print(json.dumps(made.run))
     else:
-        _show(made.rows, made.run, output)
+        _show(made.rows, made.run, folder)
     if made.run["interrupted"]:
-        errors.print(f"interrupted; {output} holds what was made, and --resume goes on", style="yellow")
+        errors.print(f"interrupted; {folder} holds what was made, and --resume goes on", style="yellow")
     if made.run["interrupted"] or not made.run["counts"]["made"]:
         raise typer.Exit(1)
 

@@ -116,7 +116,7 @@ def _notes(given: list[tuple[Molecule, int]], composition: Composition) -> list[
 
 def default_name(source: str, smiles: str) -> str:
     """A folder name: the file's stem, or the SMILES with what file systems dislike replaced."""
-    if Path(source).suffix.lower() in (".cif", ".sdf", ".mol", ".xyz"):
+    if Path(source).suffix.lower() in (".cif", ".sdf", ".mol", ".xyz", ".csv"):
         return folder_name(Path(source).stem)
     return folder_name(smiles)
 
