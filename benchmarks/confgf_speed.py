@@ -20,9 +20,9 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 from torch import Tensor
 
-from nucleate.crystal.bond_graph import BondGraph, BondGraphs, bond_graph
+from nucleate.crystal.bond_graph import BOND_TYPES, BondGraph, BondGraphs, bond_graph
 from nucleate.generative.seeds import generator_of
-from nucleate.models.confgf import BEYOND_BOND, ORDER, PUBLISHED, ConfGF
+from nucleate.models.confgf import ORDER, PUBLISHED, ConfGF
 from nucleate.models.conformer_flow import ConformerFlow
 from nucleate.models.conformers import ConformerPairs
 from nucleate.pipeline.molecule_lists import read_sample
@@ -62,7 +62,7 @@ def plain_loss(model: ConfGF, batch: ConformerPairs, generator: torch.Generator)
     noise[pairs.i, pairs.j] = torch.randn(len(pairs.i), generator=generator)
     noise = (noise + noise.T)[i, j]
     length = (x[i] - x[j]).norm(dim=-1) + sigma * noise
-    kind = torch.where(order[i, j] == 1, bond[i, j], order[i, j] - 1 + BEYOND_BOND)
+    kind = torch.where(order[i, j] == 1, bond[i, j], order[i, j] - 1 + BOND_TYPES)
     h, e = network.element(numbers), network.kind(kind) * network.length(length[:, None])
     for layer in network.layers:
         out = layer(h + torch.zeros_like(h).index_add(0, i, torch.relu(h[j] + e)))

@@ -3,9 +3,9 @@
 import pytest
 import torch
 from rdkit import Chem
-from rdkit.Chem import rdDistGeom
+from rdkit.Chem import rdDistGeom, rdMolTransforms
 
-from nucleate.crystal.bond_graph import CIS, FAR, TRANS, BondGraphs, bond_graph, signed_volumes
+from nucleate.crystal.bond_graph import CIS, FAR, SIDES, TRANS, BondGraphs, bond_graph, signed_volumes
 
 SMILES = [
     "C[C@H](N)C(=O)O",
@@ -74,17 +74,15 @@ def test_volumes_tell_the_hand(smiles: str) -> None:
 
 @pytest.mark.parametrize("smiles", SMILES[4:])
 def test_sides_tell_cis_from_trans(smiles: str) -> None:
-    """Neighbours on one side of a double bond are nearer than those across it."""
-    molecule, x = embedded(smiles, 1)
+    """By the torsion about the double bond: 0 or 180 degrees."""
+    molecule, _ = embedded(smiles, 1)
     graph = bond_graph(molecule)
-    apart = torch.cdist(x, x)[0]
-    for i in range(len(graph)):
-        same, across = (apart[i][graph.side[i] == which] for which in (CIS, TRANS))
-        assert len(same) == len(across)
-        if len(same):
-            # the torsion says it: bond lengths differ, so distances are compared to those of the other stereo
-            assert same.min() < 3.3
-            assert across.max() > 2.8
+    (double,) = (b for b in molecule.GetBonds() if b.GetStereo() in SIDES)
+    begin, end = double.GetBeginAtomIdx(), double.GetEndAtomIdx()
+    for k, m in graph.side.nonzero().tolist():
+        first, last = (begin, end) if graph.hops[k, begin] == 1 else (end, begin)
+        torsion = rdMolTransforms.GetDihedralDeg(molecule.GetConformer(), k, first, last, m)
+        assert (abs(torsion) < 90) == (graph.side[k, m] == CIS)
     assert (graph.side == CIS).sum() == (graph.side == TRANS).sum() == 4
 
 

@@ -8,7 +8,8 @@ import torch
 
 from nucleate.errors import InputError
 from nucleate.geometry.so3 import rotation_exp
-from nucleate.physics.rigid_sites import COULOMB, TIP4P_EW, TIP4P_ICE, RigidSites, SiteEnergy
+from nucleate.physics.parameters import COULOMB, KJ_PER_MOL
+from nucleate.physics.rigid_sites import TIP4P_EW, TIP4P_ICE, RigidSites, SiteEnergy
 
 SALT = 5.64  # Å
 PAIR = RigidSites(
@@ -119,14 +120,13 @@ def test_openmm_gives_the_same_energies() -> None:
     force.setUseSwitchingFunction(True)
     force.setSwitchingDistance(0.9 * energy.cutoff / 10)
     force.setUseDispersionCorrection(True)
-    kj = 96.48533212331
     for n in range(27):
         for k in range(4):
             system.addParticle(1.0)
             force.addParticle(
                 float(TIP4P_EW.charges[k]),
                 float(TIP4P_EW.sigma[k]) / 10 or 0.1,
-                float(TIP4P_EW.epsilon[k]) * kj,
+                float(TIP4P_EW.epsilon[k]) / KJ_PER_MOL,
             )
         for a in range(4):
             for b in range(a):
@@ -138,7 +138,7 @@ def test_openmm_gives_the_same_energies() -> None:
     context = openmm.Context(
         system, openmm.VerletIntegrator(0.001), openmm.Platform.getPlatformByName("Reference")
     )
-    found = energy(places, turns) * kj
+    found = energy(places, turns) / KJ_PER_MOL
     sites = places[..., None, :] + TIP4P_EW.sites @ turns.mT
     for x, ours in zip(sites, found):
         context.setPositions([openmm.Vec3(*row) for row in (x.reshape(-1, 3) / 10).tolist()])

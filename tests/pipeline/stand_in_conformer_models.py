@@ -7,7 +7,7 @@ from torch import Tensor
 from nucleate.crystal.bond_graph import BondGraphs
 from nucleate.crystal.molecule import Molecule
 from nucleate.models.conformers import Watch
-from nucleate.pipeline.conformer_sources import etkdg
+from nucleate.pipeline.conformer_shapes import etkdg
 
 
 class ShakenEtkdg:

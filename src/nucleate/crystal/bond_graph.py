@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int
 from rdkit import Chem
 from torch import Tensor
 
+BOND_TYPES = 22  # of RDKit, codes 1 to 22; kinds of pairs farther apart are counted on from there
 FAR = 99  # bonds: atoms of separate parts, and whatever is farther
 CIS, TRANS = 1, 2
 CCW, CW = Chem.ChiralType.CHI_TETRAHEDRAL_CCW, Chem.ChiralType.CHI_TETRAHEDRAL_CW
@@ -34,9 +35,7 @@ class BondGraph:
     bond: Int[Tensor, "atoms atoms"]  # RDKit's code of the bond type where bonded, 0 elsewhere
     hops: Int[Tensor, "atoms atoms"]  # bonds of the shortest way
     side: Int[Tensor, "atoms atoms"]  # CIS or TRANS across a double bond whose stereo is given, 0 elsewhere
-    centres: Int[
-        Tensor, "centres 5"
-    ]  # stereocentres that are given, and their neighbours; see `signed_volumes`
+    centres: Int[Tensor, "centres 5"]  # given stereocentres and their neighbours: see `signed_volumes`
 
     def __len__(self) -> int:
         return len(self.numbers)

@@ -31,11 +31,9 @@ from nucleate.crystal.stereo import right_stereo
 from nucleate.data.conformers import ConformerSet, boltzmann
 from nucleate.data.safe_pickle import read_pickle
 from nucleate.errors import InputError
+from nucleate.physics.parameters import HARTREE, KCAL_PER_MOL, KJ_PER_MOL
 
 SDF, PICKLES = (".sdf", ".sdf.gz"), (".pickle", ".pkl")
-HARTREE = 27.211386246  # eV
-KCAL_PER_MOL = 0.0433641  # eV
-KJ_PER_MOL = 0.010364270  # eV
 DEEP = 6  # containers within containers
 
 Given = ConformerSet | InputError  # or why a molecule has none

@@ -22,7 +22,7 @@ from typing import Any
 
 import pyarrow
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from nucleate.crystal.graph_smiles import read_graph, write_graph
@@ -33,6 +33,7 @@ from nucleate.data.shard_files import ShardKind, split_said
 from nucleate.data.splits import HELD_OUT, split_of
 from nucleate.errors import InputError
 from nucleate.metrics.heavy_molecules import molecule_key
+from nucleate.physics.parameters import BOLTZMANN
 
 KIND = ShardKind(
     "conformers",
@@ -49,7 +50,6 @@ KIND = ShardKind(
     ),
 )
 ROOM = 298.15  # K
-BOLTZMANN = 8.617333262e-5  # eV/K
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +83,16 @@ class ConformerSet:
         return molecule_key(self.molecule)
 
 
-def boltzmann(energies: Float[Tensor, " conformers"], kelvin: float = ROOM) -> Float[Tensor, " conformers"]:
-    """exp(-E / kT), normalised to sum 1; equal weights where energies (eV) are not known."""
+def boltzmann(
+    energies: Float[Tensor, " conformers"],
+    copies: Int[Tensor, " conformers"] | None = None,
+    kelvin: float = ROOM,
+) -> Float[Tensor, " conformers"]:
+    """copies x exp(-E / kT), normalised to sum 1; equal weights where energies (eV) are not known."""
     if not torch.isfinite(energies).all():
         return torch.full_like(energies, 1 / len(energies))
-    return torch.softmax(-energies / (BOLTZMANN * kelvin), 0)
+    shares = -energies / (BOLTZMANN * kelvin)
+    return torch.softmax(shares if copies is None else shares + copies.to(shares).log(), 0)
 
 
 def write_conformers(sets: Iterable[ConformerSet], path: Path, about: dict[str, Any]) -> None:

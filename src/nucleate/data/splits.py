@@ -55,9 +55,8 @@ def read_split_rows(folder: Path) -> dict[str, list[Row]]:
     held-out of its splits. Raises InputError as `read_rows`.
     """
     places = data_sets(folder) or [folder]  # `read_rows` says what is wrong with an empty one
-    rows = [
-        (row, split_said(place, shards(place), about_shard)) for place in places for row in read_rows(place)
-    ]
+    said_by = {place: split_said(place, shards(place), about_shard) for place in places}
+    rows = [(row, said_by[place]) for place in places for row in read_rows(place)]
     names = [str(i) for i in range(len(rows))]
     said = {name: split or split_of(row["key"]) for name, (row, split) in zip(names, rows)}
     splits, _ = assign_splits({name: row["key"] for name, (row, _) in zip(names, rows)}, said)

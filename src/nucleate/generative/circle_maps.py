@@ -19,6 +19,7 @@ Coordinates = Float[Tensor, "*batch"]
 Parameters = Float[Tensor, "*batch parameters"]
 
 MOEBIUS = Moebius()
+SLOPE_1 = math.log(math.e - 1)  # softplus of it is 1
 LEAST = 1e-3  # width and height of a bin, and slope, at least
 
 
@@ -85,9 +86,6 @@ class CircularMoebius:
         """Where y comes from and the logarithm of the slope back."""
         p, grown = self.moebius.inverse(_point(y), theta)
         return _coordinate(p), grown
-
-
-SLOPE_1 = math.log(math.e - 1)  # softplus of it is 1
 
 
 def _piece(u: Tensor, s: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:

@@ -26,6 +26,9 @@ Points = Float[Tensor, "*batch n"]
 Parameters = Float[Tensor, "*batch parameters"]
 LogVolume = Float[Tensor, "*batch"]
 
+TINY = 1e-24  # of the fourth power of a length: roots have a slope where no ridge is near
+HALVINGS = 5  # of a step of Newton's method
+
 
 class SphereMap(ABC):
     """A family of maps of the sphere; parameters of 0 are the map that does nothing."""
@@ -173,10 +176,6 @@ class ProjectiveGradient(SphereMap):
             if float(step.abs().max()) < 1e-12:
                 break
         return x
-
-
-TINY = 1e-24  # of the fourth power of a length: roots have a slope where no ridge is near
-HALVINGS = 5
 
 
 def inside(theta: Points, reach: float) -> Points:

@@ -13,5 +13,9 @@
 | `crystallization_rigid` | ours: a flow of rigid molecules, dealt to their nearest goals |
 | `cluster_relax` | molecules of a cluster pushed apart until none overlaps |
 | `crystallization_training` | what `nucleate train crystallization` does with clusters |
+| `conformers` | what generators of conformers share |
+| `confgf` | ConfGF as published, and its ablation on distances |
+| `conformer_flow` | ours: positions from springs along the bonds |
+| `conformer_training` | what `nucleate train confgf` does with conformers |
 | `whole_cell_packings` | new packings of molecules in a group from it |
 """

@@ -15,13 +15,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from nucleate.crystal.bond_graph import BondGraphs, Pairs
+from nucleate.crystal.bond_graph import BOND_TYPES, BondGraphs, Pairs
 from nucleate.generative.score_matching import AnnealedLangevin, NoiseLevels, denoising_error
 from nucleate.models.conformers import ConformerPairs, Watch, centred
 from nucleate.networks.gin import PairScores
 
 ORDER = 3  # bonds
-BEYOND_BOND = 22  # RDKit has as many bond types; a pair of 2 bonds is kind 23, of 3 kind 24
 DISTANCE_STEP = 2e-6  # Å^2, of ConfGFDist
 EMBED_STEPS, EMBED_RATE, FAR_COUNTS = 1000, 3.0, 0.5  # of ConfGFDist: Adam, and the weight of one bond more
 
@@ -53,7 +52,9 @@ class ConfGF(nn.Module):
         self, numbers: Int[Tensor, " atoms"], pairs: Pairs, length: Float[Tensor, " pairs"]
     ) -> Float[Tensor, " pairs"]:
         """Scores of lengths, times their deviation."""
-        kind = torch.where(pairs.hops == 1, pairs.bond, pairs.hops - 1 + BEYOND_BOND)
+        kind = torch.where(
+            pairs.hops == 1, pairs.bond, pairs.hops - 1 + BOND_TYPES
+        )  # two bonds: 23, three: 24
         out: Float[Tensor, " pairs"] = self.network(numbers, pairs.i, pairs.j, kind, length)
         return out
 

@@ -8,8 +8,8 @@
 
 Every point of the way is a place for all atoms, so distances can be had together, unlike those of ConfGF that are moved
 one by one. The start, springs of one stiffness along bonds, is that of Stark et al. 2023 and Hassan et al. 2024.
-Predicting x_1 of a Gaussian path is predicting its score: s(x_t) = (t E[x_1 | x_t] - x_t) / ((1 - t)^2 C), where C is
-the covariance of the springs.
+Were x_1 not turned onto x_0, predicting it would be predicting the score of the path: C s(x_t) = (t E[x_1 | x_t] - x_t)
+/ (1 - t)^2, where C is the covariance of the springs.
 """
 
 import torch

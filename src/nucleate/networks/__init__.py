@@ -11,5 +11,7 @@
 | `pairnet` | ours: pairs push and pull along the lines that join them |
 | `painn` | scalars and vectors on the atoms of a cluster |
 | `pose` | contacts between molecules of the asymmetric unit and their images in a space group |
+| `gin` | the published network of ConfGF: a number for each pair of atoms near along the bonds |
+| `conformer` | where the atoms of a molecule should go; told hands by the faces of stereocentres |
 | `cluster_poses` | rigid molecules of a cluster, each seen from every other |
 """

@@ -13,15 +13,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from nucleate.crystal.bond_graph import CIS, TRANS, BondGraphs, signed_volumes
+from nucleate.crystal.bond_graph import BOND_TYPES, CIS, TRANS, BondGraphs, signed_volumes
 from nucleate.geometry.manifold import safe_sqrt
 from nucleate.networks.elements import HEAVIEST, refuse_unknown
 from nucleate.networks.embed import gaussian_basis, own_precision, time_waves
 
 REACH = 12.0  # Å: farther atoms look alike
-BEYOND_BOND = 22  # RDKit has as many bond types
 FARTHEST = 5  # bonds: what is farther is of one kind
-KINDS = BEYOND_BOND + FARTHEST + 2  # bond types, 2 to `FARTHEST` bonds, cis, trans; 0 for nothing
+KINDS = BOND_TYPES + FARTHEST + 2  # bond types, 2 to `FARTHEST` bonds, cis, trans; 0 for nothing
 NEVER = -80.0  # a logit; an infinite one would be no number where an atom is alone
 HALF_FACE = 2.0  # Å^2: |normal| of a usual face, half of what the network is told at most
 
@@ -144,7 +143,7 @@ class ConformerLayer(nn.Module):
 
 def kinds(graphs: BondGraphs) -> Int[Tensor, "batch atoms atoms"]:
     """What each pair of atoms is to one another; below `KINDS`, 0 for an atom and itself and for padding."""
-    far = BEYOND_BOND - 1 + graphs.hops.clamp(max=FARTHEST)
+    far = BOND_TYPES - 1 + graphs.hops.clamp(max=FARTHEST)
     kind = torch.where(graphs.hops == 1, graphs.bond, far)
     kind = torch.where(graphs.side == CIS, KINDS - 2, kind)
     kind = torch.where(graphs.side == TRANS, KINDS - 1, kind)

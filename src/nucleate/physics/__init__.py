@@ -14,5 +14,6 @@
 | `self_test` | does a model obey the laws of an energy? |
 | `open_cluster` | energy and relaxation of rigid molecules in open space |
 | `molecule_energy` | one molecule in open space: MMFF94 minima of many conformers, GFN2-xTB energies, minima and gaps |
+| `rigid_sites` | rigid molecules of charged Lennard-Jones sites in a fixed cell (water models), in batches |
 | `relax_atoms` | all-atom relaxation with molecules and cell free, and the look at the bonds afterwards |
 """

@@ -22,7 +22,6 @@ from nucleate.crystal.molecule import Molecule
 from nucleate.errors import EnergyModelError, InputError
 
 BOHR = 0.529177210903  # Å
-HARTREE = 27.211386245988  # eV
 SHELLS = (1.4, 1.6, 1.8, 2.0)  # times the radius
 DENSITY = 1.0  # points per Å^2 on each shell
 # Å. H to Cl: Singh & Kollman 1984 (F, S, P, Cl as in their later parameter sets); others: Bondi, J. Phys.

@@ -6,7 +6,7 @@ numbers, positions, charge --gfn2--> XtbState       a minimum in seconds, and th
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -58,17 +58,26 @@ def optimise_mmff(
     positions: Float[Tensor, "conformers atoms 3"],
     dielectric: float = 1.0,
     steps: int = 1000,
+    deadline: float | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Optimised:
     """The minimum (Å) that each conformer leads to, and its energy; with no steps the energies of what was given.
 
-    `dielectric` screens the charges of MMFF94: 1 in vacuum. Raises InputError with reason "unknown element" where
-    neither MMFF94 nor UFF knows an atom.
+    Of those that `deadline` (`time.monotonic()`) leaves no time for nothing is given back, but always of the first.
+    `progress` is told the number of each before it is begun. `dielectric` screens the charges of MMFF94: 1 in vacuum.
+    Raises InputError with reason "unknown element" where neither MMFF94 nor UFF knows an atom.
     """
     full = Chem.Mol(graph)
     properties = mmff_properties(full)
     if properties is not None:
         properties.SetMMFFDielectricConstant(float(dielectric))
-    done = [_optimised(full, properties, x, steps) for x in positions]
+    done: list[tuple[Float[Tensor, "atoms 3"], float, bool]] = []
+    for number, x in enumerate(positions):
+        if done and deadline is not None and time.monotonic() > deadline:
+            break
+        if progress is not None:
+            progress(number)
+        done.append(_optimised(full, properties, x, steps))
     places = torch.stack([x for x, _, _ in done]) if done else positions.double()
     return Optimised(
         positions=places,

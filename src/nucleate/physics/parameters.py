@@ -20,6 +20,8 @@ from nucleate.errors import InputError
 
 KCAL_PER_MOL = 0.0433641  # eV
 KJ_PER_MOL = 0.010364270  # eV
+HARTREE = 27.211386245988  # eV
+BOLTZMANN = 8.617333262e-5  # eV/K
 COULOMB = 14.3996454  # eV Å / e^2
 
 

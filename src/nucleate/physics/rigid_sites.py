@@ -22,9 +22,9 @@ from torch import Tensor
 
 from nucleate.errors import InputError
 from nucleate.geometry.lattice import heights
+from nucleate.physics.parameters import COULOMB, KJ_PER_MOL
 
-KJ_MOL = 1 / 96.48533212331  # eV
-COULOMB = 14.399645478425668  # eV Å / e^2
+WAVE_TOLERANCE = 1e-8  # exp(-k^2 / 4 a^2) of the shortest wave that counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def water(
         name,
         sites,
         torch.tensor([0.0, hydrogen, hydrogen, -2 * hydrogen], dtype=torch.float64),
-        epsilon * KJ_MOL * only_first,
+        epsilon * KJ_PER_MOL * only_first,
         sigma * only_first,
         torch.tensor([15.99943, 1.007947, 1.007947, 0.0], dtype=torch.float64),
     )
@@ -220,6 +220,3 @@ class SiteEnergy:
         near = torch.trapezoid((whole - self.lennard_jones(r, epsilon, sigma)) * r.square(), r)
         far = 4 * epsilon * (sigma**12 / (9 * self.cutoff**9) - sigma**6 / (3 * self.cutoff**3))
         return float(near) + far
-
-
-WAVE_TOLERANCE = 1e-8  # exp(-k^2 / 4 a^2) of the shortest wave that counts

@@ -4,7 +4,7 @@
 |---|---|
 | `predict`, `predict_list` | the main job: a molecule (or a list of them) -> ranked crystals in a folder |
 | `composition`, `conform` | what the user gave -> species with conformers |
-| `conformer_sources`, `learned_conformers` | shapes of a molecule: by ETKDG, from a learned model |
+| `conformer_shapes`, `learned_conformers` | shapes of a molecule: by ETKDG, from a learned model |
 | `ensemble`, `conform_files` | shapes -> distinct conformers with energies and weights -> SDF, report |
 | `generate`, `learned`, `generate_files` | packings in a space group: random, or from learned weights |
 | `search` | rounds of units, until the starts are spent |

@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from pydantic import BaseModel, NonNegativeFloat, PositiveFloat, PositiveInt
-from rdkit import Chem, rdBase
-from rdkit.Chem import rdForceFieldHelpers, rdMolAlign, rdMolDescriptors
+from rdkit import Chem
+from rdkit.Chem import rdMolAlign
 from torch import Tensor
 
+from nucleate.crystal.graph import with_stereo
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import principal_axes
 from nucleate.crystal.stereo import right_stereo
-from nucleate.errors import InputError, NucleateError
-from nucleate.physics.charges import mmff_properties
-from nucleate.physics.parameters import KCAL_PER_MOL, KJ_PER_MOL
-from nucleate.pipeline.conformer_sources import bare, etkdg, with_positions
+from nucleate.errors import NucleateError
+from nucleate.physics.molecule_energy import optimise_mmff
+from nucleate.physics.parameters import KJ_PER_MOL
+from nucleate.pipeline.conformer_shapes import bare, etkdg, positions_of, shapes_for, with_positions
 from nucleate.pipeline.learned_conformers import Method, Sampler, source_named
 
 MAPS = 1000  # of a molecule on itself, looked at in a fit
@@ -65,69 +66,28 @@ def conform(molecule: Molecule, settings: ConformSettings | None = None, seed: i
     source = source_named(settings.conformers, settings.sampler, settings.weights)
     if source is etkdg:
         source = partial(etkdg, hydrogens=False)  # fewer minima; hydroxyls go where the first shape has them
-    drawn = source(molecule, settings.embed or _attempts(graph), seed, settings.time_limit / 2)
-    graph = with_positions(graph, drawn.positions)
-    energies = _optimise(graph, settings.dielectric, started + settings.time_limit)
-    wrong = [c.GetId() for c in graph.GetConformers() if not same_stereo(molecule.graph, graph, c.GetId())]
-    for conformer in wrong:
-        graph.RemoveConformer(conformer)
-    if graph.GetNumConformers() == 0:
+    drawn = source(molecule, settings.embed or shapes_for(graph), seed, settings.time_limit / 2)
+    deadline = started + settings.time_limit
+    minima = optimise_mmff(graph, drawn.positions, settings.dielectric, deadline=deadline)
+    right = right_stereo(molecule.graph, minima.positions)
+    if not right.any():
         raise NucleateError(
             f"expected conformers with the stereo of {molecule.smiles}; all {drawn.made} lost it. Give "
             "coordinates in an SDF file."
         )
-    ids = [c.GetId() for c in graph.GetConformers()]
-    order = one_diastereomer(graph, sorted(ids, key=lambda i: energies[i]))
+    graph = with_positions(graph, minima.positions[right])
+    energies = minima.energies[right].tolist()
+    order = one_diastereomer(graph, sorted(range(len(energies)), key=lambda i: energies[i]))
     lowest = energies[order[0]]
     near = [i for i in order if energies[i] - lowest <= settings.window * KJ_PER_MOL]
     kept = cluster(graph, near, settings.distance, settings.keep)
-    positions = torch.stack([torch.from_numpy(graph.GetConformer(i).GetPositions()) for i in kept])
+    positions = positions_of(graph)[kept]
     return Conformers(
         molecule=molecule.with_conformers(torch.stack([principal_axes(x) for x in positions])),
         energies=torch.tensor([energies[i] - lowest for i in kept], dtype=torch.float64),
         embedded=drawn.made,
-        wrong_stereo=drawn.wrong_stereo + len(wrong),
+        wrong_stereo=drawn.wrong_stereo + int((~right).sum()),
     )
-
-
-def same_stereo(given: Chem.Mol, built: Chem.Mol, conformer: int) -> bool:
-    """True where every stereo element that the graph specifies is found again in the coordinates."""
-    positions = torch.from_numpy(built.GetConformer(conformer).GetPositions())
-    return bool(right_stereo(given, positions[None])[0])
-
-
-def _attempts(graph: Chem.Mol) -> int:
-    rotatable = rdMolDescriptors.CalcNumRotatableBonds(graph)
-    return int(np.clip(20 * rotatable, 10, 200))
-
-
-def _optimise(graph: Chem.Mol, dielectric: float, deadline: float) -> dict[int, float]:
-    """MMFF94 (UFF where that does not fit) minimisation of each conformer; energies in eV by conformer id.
-
-    Conformers that the deadline does not leave time for are removed, all but the first.
-    """
-    properties = mmff_properties(graph)
-    if properties is not None:
-        properties.SetMMFFDielectricConstant(dielectric)
-    energies: dict[int, float] = {}
-    for conformer in [c.GetId() for c in graph.GetConformers()]:
-        if energies and time.monotonic() > deadline:
-            graph.RemoveConformer(conformer)
-            continue
-        if properties is not None:
-            field = rdForceFieldHelpers.MMFFGetMoleculeForceField(graph, properties, confId=conformer)
-        else:
-            with rdBase.BlockLogs():
-                field = rdForceFieldHelpers.UFFGetMoleculeForceField(graph, confId=conformer)
-        if field is None:
-            raise InputError(
-                f"neither MMFF94 nor UFF knows all atoms of {Chem.MolToSmiles(Chem.RemoveHs(graph))}; give its "
-                "coordinates in an SDF, XYZ or CIF file",
-                reason="unknown element",
-            )
-        field.Minimize(maxIts=1000)
-        energies[conformer] = field.CalcEnergy() * KCAL_PER_MOL
-    return energies
 
 
 def cluster(
@@ -191,6 +151,6 @@ def one_diastereomer(graph: Chem.Mol, ordered: list[int]) -> list[int]:
 
 
 def _configuration(graph: Chem.Mol, conformer: int) -> str:
-    fresh = Chem.Mol(graph, confId=conformer)
-    Chem.AssignStereochemistryFrom3D(fresh, confId=conformer, replaceExistingTags=True)
-    return "".join(label for _, label in Chem.FindMolChiralCenters(fresh))
+    """R and S of the centres that a conformer shows."""
+    positions = torch.from_numpy(graph.GetConformer(conformer).GetPositions())
+    return "".join(label for _, label in Chem.FindMolChiralCenters(with_stereo(graph, positions)))

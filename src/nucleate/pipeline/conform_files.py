@@ -12,13 +12,13 @@ from rdkit import Chem
 from nucleate import __version__
 from nucleate.crystal.io import read_stoichiometry
 from nucleate.crystal.molecule import Molecule
+from nucleate.data.conformers import ROOM
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.composition import default_name, folder_name
-from nucleate.pipeline.conformer_sources import bare, with_positions
+from nucleate.pipeline.conformer_shapes import bare, with_positions
 from nucleate.pipeline.ensemble import (
-    TEMPERATURE,
     Ensemble,
     EnsembleSettings,
     Progress,
@@ -165,7 +165,7 @@ def _run(
         },
         "seed": settings.seed,
         "settings": settings.model_dump(mode="json"),
-        "temperature_K": TEMPERATURE,
+        "temperature_K": ROOM,
         "counts": {key: sum(one.counts.get(key, 0) for one in found) for key in names},
         "notes": [note for (m, _), one in zip(given, found) for note in _notes(m, one)],
         "started": clock.began,

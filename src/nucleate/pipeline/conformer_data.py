@@ -18,7 +18,6 @@ import torch
 from jaxtyping import Bool, Float
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from rdkit import Chem
-from rdkit.Chem import rdMolDescriptors
 from torch import Tensor
 
 from nucleate.crystal.bond_graph import bond_graph
@@ -31,10 +30,10 @@ from nucleate.errors import InputError, NucleateError
 from nucleate.metrics.conformer_rmsd import best_rmsds, symmetry
 from nucleate.metrics.heavy_molecules import molecule_key
 from nucleate.physics.energy import ProcessSettings, Requirement
-from nucleate.physics.molecule_energy import Optimised, XtbState, gfn2, optimise_mmff
+from nucleate.physics.molecule_energy import XtbState, gfn2, optimise_mmff
 from nucleate.physics.parameters import KJ_PER_MOL
+from nucleate.pipeline.conformer_shapes import etkdg, is_sound, shapes_for
 from nucleate.pipeline.conformer_shards import DONE, ConformerShards, ConformersMade, refuse_full
-from nucleate.pipeline.conformer_sources import etkdg, is_sound
 from nucleate.pipeline.folders import hold_folder, make_folder
 from nucleate.pipeline.jobs import Answer, Job, answers
 from nucleate.pipeline.molecule_lists import Given
@@ -182,11 +181,6 @@ def conformers_of(
     return Found(ConformerSet(own, energies, boltzmann(energies), f"ETKDG, {found.method}"), counts)
 
 
-def shapes_for(graph: Chem.Mol) -> int:
-    """How many shapes to start from: 20 for each rotatable bond, 10 to 200."""
-    return min(max(20 * rdMolDescriptors.CalcNumRotatableBonds(graph), 10), 200)
-
-
 def identity(settings: ConformerDataSettings) -> dict[str, Any]:
     """What must be the same for sets to belong together."""
     return settings.model_dump(mode="json", exclude={"workers"})
@@ -220,21 +214,17 @@ def _force_field(
 ) -> _Minima:
     """Minima in MMFF94 in vacuum, or with `none` the energies of the shapes; those after the deadline are lost."""
     steps = 0 if settings.optimise == "none" else 1000
-    done: list[Optimised] = []
     try:
-        for shape in positions:
-            if done and time.monotonic() > deadline:
-                break
-            done.append(optimise_mmff(molecule.graph, shape[None], steps=steps))
+        done = optimise_mmff(molecule.graph, positions, steps=steps, deadline=deadline)
     except InputError:
         if settings.optimise == "mmff":
             raise
         return _Minima(positions, torch.full((len(positions),), torch.nan).double(), "no force field")
     found = _Minima(
-        torch.cat([d.positions for d in done]),
-        torch.cat([d.energies for d in done]),
-        done[0].method if steps else f"{done[0].method} energies",
-        {"out of time": len(positions) - len(done)},
+        done.positions,
+        done.energies,
+        done.method if steps else f"{done.method} energies",
+        {"out of time": len(positions) - len(done.energies)},
     )
     return found.kept(found.energies.isfinite(), "no energy")
 

@@ -20,15 +20,14 @@ from torch import Tensor
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.rigid import principal_axes
 from nucleate.crystal.stereo import right_stereo
+from nucleate.data.conformers import boltzmann
 from nucleate.errors import InputError, NucleateError
 from nucleate.physics.molecule_energy import gfn2, optimise_mmff
 from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.conform import cluster, fit, one_diastereomer, without_hydrogens_on_carbon
-from nucleate.pipeline.conformer_sources import Drawn, Source, bare, is_sound, positions_of, with_positions
+from nucleate.pipeline.conformer_shapes import Drawn, Source, bare, is_sound, positions_of, with_positions
 from nucleate.pipeline.learned_conformers import Method, Sampler, source_named
 
-TEMPERATURE = 298.15  # K
-BOLTZMANN = 8.617333262e-5  # eV/K
 SHARE = {"none": 0.9, "mmff": 0.5, "gfn2": 0.3}  # of the time, for the source
 SPARE = 2  # minima of the force field for each conformer that is asked for, where a better model looks at them again
 STEPS = {"none": 0, "mmff": 1000, "gfn2": 1000}  # of the force field
@@ -160,22 +159,18 @@ def _minima(
     share = 0.5 if settings.optimise == "gfn2" else 1.0  # of the time that is left
     now = time.monotonic()
     end = now + share * (deadline - now)
-    found: list[tuple[Tensor, Tensor]] = []
-    model = "none"
-    for k, shape in enumerate(drawn.positions):
-        if found and time.monotonic() > end:
-            break
-        tell("optimise", k, len(drawn.positions), "")
-        try:
-            done = optimise_mmff(graph, shape[None], settings.dielectric, STEPS[settings.optimise])
-        except InputError:
-            if settings.optimise == "mmff":
-                raise
-            return Shapes(drawn.positions, torch.full((len(drawn.positions),), torch.nan).double(), model)
-        found.append((done.positions[0], done.energies[0]))
-        model = _named(done.method, settings)
-    positions, energies = (torch.stack(part) for part in zip(*found))
-    return Shapes(positions, energies, model, {"out_of_time": len(drawn.positions) - len(found)})
+    asked = len(drawn.positions)
+    try:
+        done = optimise_mmff(
+            graph, drawn.positions, settings.dielectric, STEPS[settings.optimise], end,
+            lambda k: tell("optimise", k, asked, ""),
+        )  # fmt: skip
+    except InputError:
+        if settings.optimise == "mmff":
+            raise
+        return Shapes(drawn.positions, torch.full((asked,), torch.nan).double(), "none")
+    late = {"out_of_time": asked - len(done.energies)}
+    return Shapes(done.positions, done.energies, _named(done.method, settings), late)
 
 
 def _named(method: str, settings: EnsembleSettings) -> str:
@@ -252,7 +247,7 @@ def _laid_out(molecule: Molecule, shapes: Shapes, distance: float, counts: dict[
     else:
         skeleton = without_hydrogens_on_carbon(full)
         images = torch.tensor([_images(skeleton, k, distance) for k in range(len(energies))])
-    share = torch.softmax(images.log().double() - energies / (BOLTZMANN * TEMPERATURE), 0)
+    share = torch.where(energies.isfinite(), boltzmann(energies, images), torch.nan)
     positions, distances = overlaid(full)
     return Ensemble(molecule, positions, energies, share, images, distances, shapes.model, counts)
 

@@ -20,7 +20,7 @@ from nucleate.crystal.stereo import right_stereo
 from nucleate.errors import NucleateError
 from nucleate.generative.seeds import generator_of
 from nucleate.models.conformers import ConformerModel
-from nucleate.pipeline.conformer_sources import Drawn, Source, bare, etkdg, is_sound
+from nucleate.pipeline.conformer_shapes import Drawn, Source, bare, etkdg, is_sound
 
 Method = Literal["etkdg", "confgf"]
 Sampler = Literal["fast", "ald"]
@@ -31,7 +31,7 @@ PAIRS = 400_000  # of atoms in a batch: what keeps memory below 1 GB or so
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """A `conformer_sources.Source` of a model."""
+    """A `conformer_shapes.Source` of a model."""
 
     model: ConformerModel
     rounds: int = ROUNDS

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from rdkit import Chem, rdBase
-from rdkit.Chem import rdDistGeom
+from rdkit.Chem import rdDistGeom, rdMolDescriptors
 from torch import Tensor
 
 from nucleate.crystal.bond_graph import bond_graph
@@ -68,6 +68,11 @@ def etkdg(
             "Give coordinates in an SDF file."
         )
     return Drawn(positions[good], n, len(positions), wrong_stereo=int((~good).sum()))
+
+
+def shapes_for(graph: Chem.Mol) -> int:
+    """How many shapes to start from: 20 for each rotatable bond, 10 to 200."""
+    return min(max(20 * rdMolDescriptors.CalcNumRotatableBonds(graph), 10), 200)
 
 
 def bare(molecule: Molecule) -> Chem.Mol:
