@@ -2,15 +2,30 @@
 
 A frame is where each molecule is and how it is turned. Molecules keep their order, and places are continuous: a
 molecule that leaves through a face goes on outside, so that displacements from ideal sites can be averaged.
+
+    RigidFrames --write_frames--> one safetensors file (tensors, JSON) --read_frames--> the same, bit for bit
 """
 
-from dataclasses import dataclass
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
+import torch
 from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
+from nucleate.errors import InputError
+from nucleate.files import write_atomically
 from nucleate.physics.parameters import BOLTZMANN
 from nucleate.physics.rigid_sites import RigidSites
+
+KEY, KIND = "nucleate", "rigid frames"
+OF_FRAMES = ("cell", "places", "turns", "energies")
+OF_MOLECULE = ("sites", "charges", "epsilon", "sigma", "masses")
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,3 +48,88 @@ class RigidFrames:
     def kT(self) -> float:
         """eV."""
         return BOLTZMANN * self.temperature
+
+    def part(self, frames: slice) -> "RigidFrames":
+        """Some of the frames: `frames.part(slice(1000, None))`."""
+        return replace(
+            self, places=self.places[frames], turns=self.turns[frames], energies=self.energies[frames]
+        )
+
+    def centred_on(self, ideal: Float[Tensor, "molecules 3"]) -> "RigidFrames":
+        """Each frame moved as a whole (Å), so that its places are about the ideal ones on average.
+
+        Nothing holds a periodic crystal where it is: thermostats let it wander, and no energy depends on it.
+        """
+        drift = (self.places - ideal.to(self.places)).mean(1, keepdim=True)
+        return replace(self, places=self.places - drift)
+
+
+def joined(parts: Sequence[RigidFrames]) -> RigidFrames:
+    """Frames one after the other; molecule, cell and temperature are those of the first part.
+
+    Raises InputError for no parts, or parts of other crystals or temperatures.
+    """
+    if not parts:
+        raise InputError("expected frames to join, got none")
+    first = parts[0]
+    for other in parts[1:]:
+        if not _alike(first, other):
+            raise InputError("expected frames of one crystal at one temperature, got others beside them")
+    return replace(
+        first, **{name: torch.cat([getattr(part, name) for part in parts]) for name in OF_FRAMES[1:]}
+    )
+
+
+def write_frames(frames: RigidFrames, path: Path, made: Mapping[str, Any] | None = None) -> None:
+    """One file, whole or not there. `made` says how, in JSON; `how_made` gives it back."""
+    tensors = {name: getattr(frames, name) for name in OF_FRAMES}
+    tensors |= {f"molecule/{name}": getattr(frames.molecule, name) for name in OF_MOLECULE}
+    about = {
+        "kind": KIND,
+        "molecule": frames.molecule.name,
+        "temperature": frames.temperature,
+        "made": dict(made or {}),
+    }
+    plain = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    write_atomically(path, save(plain, {KEY: json.dumps(about)}))
+
+
+def read_frames(path: Path) -> RigidFrames:
+    """What `write_frames` wrote. Raises InputError for files that are missing, damaged or something else."""
+    tensors, about = _opened(path)
+    try:
+        molecule = RigidSites(about["molecule"], *(tensors[f"molecule/{name}"] for name in OF_MOLECULE))
+        cell, places, turns, energies = (tensors[name] for name in OF_FRAMES)
+        temperature = float(about["temperature"])
+    except KeyError as error:
+        raise InputError(f"expected frames with {error}, got {path} without; write them again") from None
+    shapes = [tuple(value.shape) for value in (places, turns, energies)]
+    if len({shape[0] for shape in shapes}) > 1 or shapes[0][1:2] != shapes[1][1:2]:
+        raise InputError(f"expected as many places as turns and energies in {path}, got {shapes}")
+    return RigidFrames(molecule, cell, temperature, places, turns, energies)
+
+
+def how_made(path: Path) -> dict[str, Any]:
+    """What `write_frames` was told. Raises InputError as `read_frames` does."""
+    return _opened(path)[1].get("made", {})
+
+
+def _alike(a: RigidFrames, b: RigidFrames) -> bool:
+    of_molecule = all(torch.equal(getattr(a.molecule, n), getattr(b.molecule, n)) for n in OF_MOLECULE)
+    return of_molecule and torch.equal(a.cell, b.cell) and a.temperature == b.temperature
+
+
+def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    if not path.is_file():
+        raise InputError(f"expected a file of frames, found none at {path}", "missing")
+    try:
+        with safe_open(str(path), "pt") as file:
+            about = json.loads((file.metadata() or {}).get(KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"expected a whole file of frames, got {path} ({error})", "damaged") from None
+    if not isinstance(about, dict) or about.get("kind") != KIND:
+        raise InputError(
+            f"expected frames that nucleate wrote, got {path}, which is something else", "foreign"
+        )
+    return tensors, about

@@ -1,0 +1,75 @@
+"""Frames of rigid molecules: files give back what was written, and refuse what is something else."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from nucleate.data.rigid_frames import RigidFrames, how_made, joined, read_frames, write_frames
+from nucleate.errors import InputError
+from nucleate.physics.rigid_sites import TIP4P_EW
+
+
+def some_frames(n: int = 5, temperature: float = 250.0) -> RigidFrames:
+    generator = torch.Generator().manual_seed(n)
+    places, turns, energies = (
+        torch.randn(n, *shape, generator=generator, dtype=torch.float64) for shape in ((3, 3), (3, 4), ())
+    )
+    cell = torch.diag(torch.tensor([7.0, 8.0, 9.0], dtype=torch.float64))
+    return RigidFrames(TIP4P_EW, cell, temperature, places, turns, energies)
+
+
+def equal(a: RigidFrames, b: RigidFrames) -> bool:
+    return all(
+        torch.equal(getattr(a, name), getattr(b, name)) for name in ("cell", "places", "turns", "energies")
+    )
+
+
+def test_files_give_back_what_was_written(tmp_path: Path) -> None:
+    frames = some_frames()
+    write_frames(frames, tmp_path / "new" / "frames.safetensors", {"seed": 3})
+    back = read_frames(tmp_path / "new" / "frames.safetensors")
+    assert equal(frames, back)
+    assert back.temperature == 250.0
+    assert back.molecule.name == "TIP4P-Ew"
+    assert torch.equal(back.molecule.masses, TIP4P_EW.masses)
+    assert how_made(tmp_path / "new" / "frames.safetensors") == {"seed": 3}
+
+
+def test_parts_of_frames_join_to_the_whole(tmp_path: Path) -> None:
+    frames = some_frames()
+    parts = [frames.part(slice(0, 2)), frames.part(slice(2, None))]
+    assert [len(part) for part in parts] == [2, 3]
+    assert equal(joined(parts), frames)
+    write_frames(parts[1], tmp_path / "part.safetensors")  # a view is written as what it shows
+    assert equal(read_frames(tmp_path / "part.safetensors"), parts[1])
+    with pytest.raises(InputError, match="one temperature"):
+        joined([parts[0], replace(parts[1], temperature=100.0)])
+
+
+def test_a_drift_of_all_molecules_is_taken_away() -> None:
+    frames = some_frames()
+    ideal = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    drift = torch.linspace(0, 20, 5, dtype=torch.float64)[:, None, None] * torch.ones(3).double()
+    one, other = frames.centred_on(ideal), replace(frames, places=frames.places + drift).centred_on(ideal)
+    torch.testing.assert_close(one.places, other.places)
+    torch.testing.assert_close((one.places - ideal).mean(1), torch.zeros(5, 3).double())
+    torch.testing.assert_close(one.places[:, 1] - one.places[:, 0], frames.places[:, 1] - frames.places[:, 0])
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "frames.safetensors"
+    with pytest.raises(InputError, match="found none"):
+        read_frames(path)
+    path.write_text("a text")
+    with pytest.raises(InputError, match="whole file"):
+        read_frames(path)
+    save_file({"places": torch.zeros(3)}, path)
+    with pytest.raises(InputError, match="something else"):
+        read_frames(path)
+    write_frames(some_frames(), path)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(InputError, match="whole file"):
+        read_frames(path)
