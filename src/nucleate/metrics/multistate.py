@@ -61,7 +61,7 @@ def multistate(
     for energies that are not finite, and for fewer than 20 independent frames of a temperature.
     """
     _check(energies, temperatures)
-    pymbar, timeseries = _pymbar()
+    pymbar, timeseries = need_pymbar()
     picked = [_independent(timeseries, part.double().numpy()) for part in energies]
     counts = np.array([len(part) for part in picked])
     if counts.min() < FEW:
@@ -118,7 +118,8 @@ def _check(energies: Sequence[Tensor], temperatures: Sequence[float]) -> None:
             )
 
 
-def _pymbar() -> tuple[Any, Any]:
+def need_pymbar() -> tuple[Any, Any]:
+    """pymbar and its module of time series. Raises InputError where it is missing."""
     logging.getLogger("pymbar").setLevel(logging.ERROR)  # it advertises another package on being imported
     try:
         import pymbar

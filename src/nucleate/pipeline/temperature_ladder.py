@@ -1,0 +1,144 @@
+"""Free energies of a crystal of rigid molecules at several temperatures, by dynamics at each of them and MBAR.
+
+    base, target --> geometric ladder --dynamics--> FOLDER/250.000K.safetensors ... --> MBAR --> Ladder
+
+What is finished is kept: a run that was stopped goes on from the last frame in each file.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+from jaxtyping import Float
+from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from nucleate.data.rigid_frames import RigidFrames, how_made, joined, read_frames, write_frames
+from nucleate.errors import InputError
+from nucleate.metrics.multistate import Ladder, multistate, need_pymbar
+from nucleate.physics.molecular_dynamics import DynamicsSettings, simulate
+from nucleate.physics.rigid_sites import RigidSites
+
+Progress = Callable[[str, int, int, str], None]  # stage, done, asked, a word
+RUNG = 10_007  # between the seeds of one temperature and the next
+
+
+@dataclass(frozen=True, eq=False)
+class RigidCrystal:
+    """Where dynamics begins."""
+
+    molecule: RigidSites
+    cell: Float[Tensor, "3 3"]  # Å, rows
+    places: Float[Tensor, "molecules 3"]  # Å
+    turns: Float[Tensor, "molecules 4"]
+
+
+class LadderSettings(BaseModel, frozen=True, extra="forbid"):
+    """Temperatures and how long each is sampled. A frame each 0.5 ps, 10,000 of them, is what was published."""
+
+    base: PositiveFloat = 250.0  # K
+    target: PositiveFloat = 100.0  # K
+    temperatures: Annotated[int, Field(ge=2)] = 5  # with base and target
+    frames: PositiveInt = 10_000  # at each
+    seed: NonNegativeInt = 0
+
+
+def temperature_ladder(
+    crystal: RigidCrystal,
+    folder: Path,
+    settings: LadderSettings | None = None,
+    dynamics: DynamicsSettings | None = None,
+    progress: Progress | None = None,
+) -> Ladder:
+    """Free energies of a crystal at each temperature against the base, in kT of each.
+
+    Frames of earlier runs in the folder are gone on with; where there are more of them than asked for, all count.
+    Raises InputError where OpenMM or pymbar are missing, and for frames made with other settings.
+    """
+    settings = settings or LadderSettings()
+    need_pymbar()  # before hours of dynamics
+    ladder = geometric(settings.base, settings.target, settings.temperatures)
+    sampled = [
+        sample_frames(
+            crystal,
+            temperature,
+            settings.frames,
+            folder / f"{temperature:.3f}K.safetensors",
+            settings.seed + RUNG * k,
+            dynamics,
+            progress,
+        )
+        for k, temperature in enumerate(ladder)
+    ]
+    return multistate([frames.energies for frames in sampled], ladder, settings.seed)
+
+
+def geometric(base: float, target: float, temperatures: int) -> list[float]:
+    """From base to target (K), each the same factor times the one before; neighbours then overlap alike."""
+    steps = temperatures - 1
+    return [base, *(base * (target / base) ** (k / steps) for k in range(1, steps)), target]
+
+
+def sample_frames(
+    crystal: RigidCrystal,
+    temperature: float,
+    frames: int,
+    path: Path,
+    seed: int = 0,
+    settings: DynamicsSettings | None = None,
+    progress: Progress | None = None,
+) -> RigidFrames:
+    """At least `frames` frames at a temperature (K), as many as the file at `path` lacks being sampled anew.
+
+    The file is written after each chunk. Raises InputError for a file made with other settings.
+    """
+    settings, tell = settings or DynamicsSettings(), progress or (lambda *_: None)
+    made = {"method": "Langevin dynamics, OpenMM", "seed": seed, "settings": asdict(settings)}
+    so_far = _earlier(crystal, temperature, path, made)
+    last = crystal if so_far is None else _last(so_far)
+    done = 0 if so_far is None else len(so_far)
+    chunks = simulate(
+        crystal.molecule,
+        crystal.cell,
+        last.places,
+        last.turns,
+        temperature,
+        frames,
+        seed,
+        settings,
+        done,
+    )
+    tell(f"{temperature:.1f} K", done, frames, "")
+    for chunk in chunks:
+        new = RigidFrames(
+            crystal.molecule, crystal.cell, temperature, chunk.places, chunk.turns, chunk.energies
+        )
+        so_far = new if so_far is None else joined([so_far, new])
+        write_frames(so_far, path, made)
+        tell(f"{temperature:.1f} K", len(so_far), frames, f"{float(chunk.heat.mean()):.1f} K measured")
+    if so_far is None:
+        raise InputError(f"expected at least one frame to be asked for, got {frames}")
+    return so_far
+
+
+def _last(frames: RigidFrames) -> RigidCrystal:
+    return RigidCrystal(frames.molecule, frames.cell, frames.places[-1], frames.turns[-1])
+
+
+def _earlier(
+    crystal: RigidCrystal, temperature: float, path: Path, made: dict[str, object]
+) -> RigidFrames | None:
+    """What a run that was stopped left, or None. Raises InputError where it is another crystal's or run's."""
+    if not path.exists():
+        return None
+    frames = read_frames(path)
+    same = frames.temperature == temperature and frames.cell.equal(crystal.cell)
+    same = same and frames.places.shape[1] == len(crystal.places)
+    same = same and frames.molecule.name == crystal.molecule.name
+    if not same or how_made(path) != made:
+        raise InputError(
+            f"expected frames of the same crystal, temperature, seed and settings in {path}, got others; "
+            "choose another folder, or remove it"
+        )
+    return frames
