@@ -38,7 +38,7 @@ def test_oscillators_have_their_free_energies() -> None:
     assert found.differences[0] == 0
     torch.testing.assert_close(found.overlap.sum(1), torch.ones(4).double())
     assert 0.03 < found.weakest < 0.5
-    last = found.between()
+    last = found.at(-1)
     assert last.difference == float(found.differences[-1])
     assert 0 < last.effective < 1
 

@@ -75,9 +75,8 @@ def joined(parts: Sequence[RigidFrames]) -> RigidFrames:
     for other in parts[1:]:
         if not _alike(first, other):
             raise InputError("expected frames of one crystal at one temperature, got others beside them")
-    return replace(
-        first, **{name: torch.cat([getattr(part, name) for part in parts]) for name in OF_FRAMES[1:]}
-    )
+    places, turns, energies = (torch.cat([getattr(part, name) for part in parts]) for name in OF_FRAMES[1:])
+    return replace(first, places=places, turns=turns, energies=energies)
 
 
 def write_frames(frames: RigidFrames, path: Path, made: Mapping[str, Any] | None = None) -> None:

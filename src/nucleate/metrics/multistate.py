@@ -44,12 +44,10 @@ class Ladder:
         """The least overlap of neighbours; below 0.03 the ladder has a gap (Klimovich et al. 2015)."""
         return float(torch.diagonal(self.overlap, 1).min())
 
-    def between(self, base: int = 0, target: int = -1) -> FreeEnergy:
-        """From the first temperature to one of them. `effective` is the share of all counted samples."""
-        if base != 0:
-            raise InputError("expected the first temperature as the base; free energies are against it")
-        share = float(self.effective[target]) / sum(self.independent)
-        return FreeEnergy(float(self.differences[target]), float(self.errors[target]), share)
+    def at(self, state: int = -1) -> FreeEnergy:
+        """Of one temperature against the first. `effective` is the share of all counted samples that count there."""
+        share = float(self.effective[state]) / sum(self.independent)
+        return FreeEnergy(float(self.differences[state]), float(self.errors[state]), share)
 
 
 def multistate(
