@@ -33,13 +33,13 @@ LOWERING = 200  # steps of minimisation at the start, enough to part what is too
 
 @dataclass(frozen=True)
 class DynamicsSettings:
-    """How to sample. The defaults are those that published free energies of ice XI were computed with."""
+    """How to sample. Step, friction, frames and sums are those of the published free energies of ice XI."""
 
     step: float = 1.0  # fs
     friction: float = 1.0  # 1/ps
     every: int = 500  # steps between frames
     settling: int = 50_000  # steps before the first frame
-    chunk: int = 500  # frames between fresh velocities, and the least that is lost where a run stops
+    chunk: int = 500  # frames between fresh velocities, and the most that is lost where a run stops
     cutoff: float = 0.0  # Å; 0: the most that fits, 10 Å at most
     tolerance: float = 1e-4  # of Ewald sums
     platform: str = "CPU"  # of OpenMM; Reference is exact to double precision and six times slower
