@@ -42,23 +42,21 @@ class CircularSpline:
     def forward(self, x: Coordinates, theta: Parameters) -> tuple[Coordinates, Coordinates]:
         """Coordinates in [0, 1) and the logarithm of the slope."""
         left, width, low, height, first, last, turn = self._knots(theta)
-        k = _bin(x % 1.0, left)
-        width, height, first, last = (_at(v, k) for v in (width, height, first, last))
-        u = ((x % 1.0 - _at(left, k)) / width).clamp(0, 1)
-        y, grown = _piece(u, height / width, first, last)
-        return (_at(low, k) + height * y + turn) % 1.0, grown
+        k = bin_of(x % 1.0, left)
+        width, height, first, last = (at(v, k) for v in (width, height, first, last))
+        u = ((x % 1.0 - at(left, k)) / width).clamp(0, 1)
+        y, grown = piece(u, height / width, first, last)
+        return (at(low, k) + height * y + turn) % 1.0, grown
 
     def inverse(self, y: Coordinates, theta: Parameters) -> tuple[Coordinates, Coordinates]:
         """Where y comes from, by the quadratic equation of its bin, and the logarithm of the slope back."""
         left, width, low, height, first, last, turn = self._knots(theta)
         y = (y - turn) % 1.0
-        k = _bin(y, low)
-        width, height, first, last = (_at(v, k) for v in (width, height, first, last))
-        s, v = height / width, ((y - _at(low, k)) / height).clamp(0, 1)
-        bend = first + last - 2 * s
-        a, b, c = s - first + v * bend, first - v * bend, -s * v
-        u = (2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
-        return (_at(left, k) + width * u) % 1.0, -_piece(u, s, first, last)[1]
+        k = bin_of(y, low)
+        width, height, first, last = (at(v, k) for v in (width, height, first, last))
+        s, v = height / width, ((y - at(low, k)) / height).clamp(0, 1)
+        u = inverse_piece(v, s, first, last)
+        return (at(left, k) + width * u) % 1.0, -piece(u, s, first, last)[1]
 
     def _knots(self, theta: Parameters) -> tuple[Tensor, ...]:
         """Left ends, widths, lower ends, heights, slopes at both ends of all bins; the turn."""
@@ -88,7 +86,7 @@ class CircularMoebius:
         return _coordinate(p), grown
 
 
-def _piece(u: Tensor, s: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+def piece(u: Tensor, s: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
     """How far up its bin a point is that is u along it, and the logarithm of dy/dx."""
     both = u * (1 - u)
     below = s + (first + last - 2 * s) * both
@@ -97,11 +95,20 @@ def _piece(u: Tensor, s: Tensor, first: Tensor, last: Tensor) -> tuple[Tensor, T
     return y, 2 * s.log() + slope.log() - 2 * below.log()
 
 
-def _bin(x: Tensor, ends: Tensor) -> Tensor:
+def inverse_piece(v: Tensor, s: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    """How far along its bin a point lies that is v up it: the root of a quadratic equation."""
+    bend = first + last - 2 * s
+    a, b, c = s - first + v * bend, first - v * bend, -s * v
+    return (2 * c / (-b - (b.square() - 4 * a * c).clamp(min=0).sqrt())).clamp(0, 1)
+
+
+def bin_of(x: Tensor, ends: Tensor) -> Tensor:
+    """The bin a point lies in, by the lower ends of all."""
     return (torch.searchsorted(ends.contiguous(), x[..., None].contiguous(), right=True) - 1).clamp(min=0)
 
 
-def _at(values: Tensor, k: Tensor) -> Tensor:
+def at(values: Tensor, k: Tensor) -> Tensor:
+    """What bin k has of each."""
     return values.gather(-1, k)[..., 0]
 
 

@@ -36,6 +36,7 @@ SYSTEMS: dict[str, str] = {  # name: "module:NAME of a System"
     "crystalflow": "nucleate.models.crystalflow_training:SYSTEM",
     "crystallization": "nucleate.models.crystallization_training:SYSTEM",
     "molcrystalflow": "nucleate.models.molcrystalflow_training:SYSTEM",
+    "rigid_body_flow": "nucleate.models.rigid_body_flow_training:SYSTEM",
 }
 
 
