@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from nucleate.data.rigid_frames import RigidFrames, how_made, joined, read_frames, write_frames
 from nucleate.errors import InputError
-from nucleate.physics.rigid_sites import TIP4P_EW
+from nucleate.physics.rigid_sites import TIP4P_EW, TIP4P_ICE
 
 
 def some_frames(n: int = 5, temperature: float = 250.0) -> RigidFrames:
@@ -47,6 +48,8 @@ def test_parts_of_frames_join_to_the_whole(tmp_path: Path) -> None:
     assert equal(read_frames(tmp_path / "part.safetensors"), parts[1])
     with pytest.raises(InputError, match="one temperature"):
         joined([parts[0], replace(parts[1], temperature=100.0)])
+    with pytest.raises(InputError, match="one crystal"):
+        joined([parts[0], replace(parts[1], molecule=TIP4P_ICE)])
 
 
 def test_a_drift_of_all_molecules_is_taken_away() -> None:
@@ -69,6 +72,13 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     save_file({"places": torch.zeros(3)}, path)
     with pytest.raises(InputError, match="something else"):
         read_frames(path)
+    write_frames(some_frames(), path)
+    tensors, metadata = load_file(path), {"nucleate": safe_open(path, "pt").metadata()["nucleate"]}
+    for missing in ("places", "molecule/charges"):
+        rest = {name: tensor for name, tensor in tensors.items() if name != missing}
+        save_file(rest, path, metadata)
+        with pytest.raises(InputError, match=f"frames with '{missing}'"):
+            read_frames(path)
     write_frames(some_frames(), path)
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(InputError, match="whole file"):
