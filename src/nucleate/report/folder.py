@@ -12,6 +12,7 @@ import pyarrow.parquet
 from nucleate.errors import InputError
 
 CRYSTALS, SAMPLES, CONFORMERS = "crystals.parquet", "samples.parquet", "conformers.sdf"
+FREE_ENERGY = "free_energy.json"
 
 
 @dataclass(frozen=True)
