@@ -83,3 +83,35 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-8])
     with pytest.raises(InputError, match="whole file"):
         read_frames(path)
+
+
+def test_atoms_of_exp6_and_mirror_images_are_kept(tmp_path: Path) -> None:
+    """And make another crystal of it."""
+    frames, path = some_frames(), tmp_path / "frames.safetensors"
+    exp6 = torch.rand(4, 3, generator=torch.Generator().manual_seed(2), dtype=torch.float64) + 1
+    hands = torch.tensor([1.0, -1, 1], dtype=torch.float64)
+    other = replace(frames, molecule=replace(TIP4P_EW, exp6=exp6), hands=hands)
+    write_frames(other, path)
+    back = read_frames(path)
+    assert back.molecule.exp6 is not None
+    assert torch.equal(back.molecule.exp6, exp6)
+    assert back.hands is not None
+    assert torch.equal(back.hands, hands)
+    assert len(joined([other, back])) == 10
+    assert torch.equal(joined([other, back]).potential.hands, hands)
+    for unlike in (
+        frames,
+        replace(other, hands=-hands),
+        replace(other, molecule=replace(TIP4P_EW, exp6=2 * exp6)),
+    ):
+        with pytest.raises(InputError, match="one crystal"):
+            joined([other, unlike])
+    write_frames(frames, path)
+    assert read_frames(path).hands is None
+    assert read_frames(path).molecule.exp6 is None
+    write_frames(other, path)
+    with safe_open(path, "pt") as file:
+        tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+    save_file(tensors | {"hands": hands[:2].clone()}, path, about)
+    with pytest.raises(InputError, match="hand of each of 3"):
+        read_frames(path)

@@ -21,11 +21,12 @@ from torch import Tensor
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.physics.parameters import BOLTZMANN
-from nucleate.physics.rigid_sites import RigidSites
+from nucleate.physics.rigid_sites import RigidSites, SiteEnergy
 
 KEY, KIND = "nucleate", "rigid frames"
 OF_FRAMES = ("cell", "places", "turns", "energies")
 OF_MOLECULE = ("sites", "charges", "epsilon", "sigma", "masses")
+HANDS, EXP6 = "hands", "molecule/exp6"  # in a file only where the crystal has them
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,6 +41,9 @@ class RigidFrames:
         Tensor, "frames molecules 4"
     ]  # unit quaternions (w, x, y, z) from the body frame; either sign
     energies: Float[Tensor, " frames"]  # eV
+    hands: Float[Tensor, " molecules"] | None = (
+        None  # -1 for mirror images of the molecule; None: there are none
+    )
 
     def __len__(self) -> int:
         return len(self.places)
@@ -48,6 +52,11 @@ class RigidFrames:
     def kT(self) -> float:
         """eV."""
         return BOLTZMANN * self.temperature
+
+    @property
+    def potential(self) -> SiteEnergy:
+        """The energy of its molecules in its cell, with the widest cut-off that fits."""
+        return SiteEnergy(self.molecule, self.places.shape[1], self.cell, hands=self.hands)
 
     def part(self, frames: slice) -> "RigidFrames":
         """Some of the frames: `frames.part(slice(1000, None))`."""
@@ -83,6 +92,8 @@ def write_frames(frames: RigidFrames, path: Path, made: Mapping[str, Any] | None
     """One file, whole or not there. `made` says how, in JSON; `how_made` gives it back."""
     tensors = {name: getattr(frames, name) for name in OF_FRAMES}
     tensors |= {f"molecule/{name}": getattr(frames.molecule, name) for name in OF_MOLECULE}
+    optional = {HANDS: frames.hands, EXP6: frames.molecule.exp6}
+    tensors |= {name: value for name, value in optional.items() if value is not None}
     about = {
         "kind": KIND,
         "molecule": frames.molecule.name,
@@ -97,7 +108,8 @@ def read_frames(path: Path) -> RigidFrames:
     """What `write_frames` wrote. Raises InputError for files that are missing, damaged or something else."""
     tensors, about = _opened(path)
     try:
-        molecule = RigidSites(about["molecule"], *(tensors[f"molecule/{name}"] for name in OF_MOLECULE))
+        of_molecule = {name: tensors[f"molecule/{name}"] for name in OF_MOLECULE}
+        molecule = RigidSites(about["molecule"], **of_molecule, exp6=tensors.get(EXP6))
         cell, places, turns, energies = (tensors[name] for name in OF_FRAMES)
         temperature = float(about["temperature"])
     except KeyError as error:
@@ -105,7 +117,12 @@ def read_frames(path: Path) -> RigidFrames:
     shapes = [tuple(value.shape) for value in (places, turns, energies)]
     if len({shape[0] for shape in shapes}) > 1 or shapes[0][1:2] != shapes[1][1:2]:
         raise InputError(f"expected as many places as turns and energies in {path}, got {shapes}")
-    return RigidFrames(molecule, cell, temperature, places, turns, energies)
+    hands = tensors.get(HANDS)
+    if hands is not None and len(hands) != places.shape[1]:
+        raise InputError(
+            f"expected a hand of each of {places.shape[1]} molecules in {path}, got {len(hands)}"
+        )
+    return RigidFrames(molecule, cell, temperature, places, turns, energies, hands)
 
 
 def how_made(path: Path) -> dict[str, Any]:
@@ -115,7 +132,12 @@ def how_made(path: Path) -> dict[str, Any]:
 
 def _alike(a: RigidFrames, b: RigidFrames) -> bool:
     of_molecule = all(torch.equal(getattr(a.molecule, n), getattr(b.molecule, n)) for n in OF_MOLECULE)
-    return of_molecule and torch.equal(a.cell, b.cell) and a.temperature == b.temperature
+    optional = _same(a.molecule.exp6, b.molecule.exp6) and _same(a.hands, b.hands)
+    return of_molecule and optional and torch.equal(a.cell, b.cell) and a.temperature == b.temperature
+
+
+def _same(a: Tensor | None, b: Tensor | None) -> bool:
+    return a is b if a is None or b is None else torch.equal(a, b)
 
 
 def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

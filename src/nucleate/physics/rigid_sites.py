@@ -1,15 +1,15 @@
-"""Energies of rigid molecules of charged Lennard-Jones sites in a fixed periodic cell, many configurations at once.
+"""Energies of rigid molecules of charged sites in a fixed periodic cell, many configurations at once.
 
     centroids, rotations --> sites --pairs within the cut-off + waves--> energy of each configuration (differentiable)
 
-    E = sum 4 eps ((s/r)^12 - (s/r)^6) S(r) + sum q q erfc(a r)/r               pairs of molecules, nearest images
+    E = sum u(r) S(r) + sum q q erfc(a r)/r                                       pairs of molecules, nearest images
       + 2 pi / V sum_k exp(-k^2 / 4 a^2) / k^2 |sum q exp(i k r)|^2                 waves
       - a / sqrt(pi) sum q^2 - sum_inside q q erf(a r)/r                            what does not change
       + dispersion beyond the cut-off                                               what does not change
 
-S takes the Lennard-Jones energy smoothly to 0 between the switching distance and the cut-off, as OpenMM does:
-S = 1 - 6 x^5 + 15 x^4 - 10 x^3 with x = (r - r_s) / (r_c - r_s). Nothing inside a molecule counts but its charges' own
-part of the waves. Waves do not change with the configuration and are found once.
+u is Lennard-Jones or exp-6 (`pair_potentials`). S takes it smoothly to 0 between the switching distance and the
+cut-off, as OpenMM does: S = 1 - 6 x^5 + 15 x^4 - 10 x^3 with x = (r - r_s) / (r_c - r_s). Nothing inside a molecule
+counts but its charges' own part of the waves. Waves do not change with the configuration and are found once.
 """
 
 import math
@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nucleate.errors import InputError
 from nucleate.geometry.lattice import heights
+from nucleate.physics.pair_potentials import Exp6Pairs, LennardJonesPairs
 from nucleate.physics.parameters import COULOMB, KJ_PER_MOL
 
 WAVE_TOLERANCE = 1e-8  # exp(-k^2 / 4 a^2) of the shortest wave that counts
@@ -29,7 +30,10 @@ WAVE_TOLERANCE = 1e-8  # exp(-k^2 / 4 a^2) of the shortest wave that counts
 
 @dataclass(frozen=True, eq=False)
 class RigidSites:
-    """A rigid molecule. Sites are in the body frame, about its place: an atom, or the centroid."""
+    """A rigid molecule. Sites are in the body frame, about its place: an atom, or a centre.
+
+    With `exp6` sites feel A exp(-B r) - C / r^6, and epsilon and sigma say nothing.
+    """
 
     name: str
     sites: Float[Tensor, "sites 3"]  # Å
@@ -37,9 +41,26 @@ class RigidSites:
     epsilon: Float[Tensor, " sites"]  # eV
     sigma: Float[Tensor, " sites"]  # Å
     masses: Float[Tensor, " sites"]  # g/mol; 0 for what is no atom
+    exp6: Float[Tensor, "sites 3"] | None = None  # A (eV), B (1/Å), C (eV Å^6)
 
     def __len__(self) -> int:
         return len(self.sites)
+
+    @property
+    def solid(self) -> Bool[Tensor, " sites"]:
+        """Which sites feel more than charges."""
+        return self.epsilon > 0 if self.exp6 is None else self.exp6[:, 0] > 0
+
+    @property
+    def length(self) -> float:
+        """The largest distance between two sites (Å)."""
+        return float(torch.cdist(self.sites, self.sites).max())
+
+    def pairs(self, a: Int[Tensor, "*pairs"], b: Int[Tensor, "*pairs"]) -> LennardJonesPairs | Exp6Pairs:
+        """What sites a of one molecule and b of another feel."""
+        if self.exp6 is None:
+            return LennardJonesPairs.of(self.epsilon, self.sigma, a, b)
+        return Exp6Pairs.of(self.exp6, a, b)
 
 
 def water(
@@ -74,7 +95,8 @@ class SiteEnergy:
     """The energy of `n` copies of a molecule in a cell (rows are its vectors, Å).
 
     Without `cutoff` it is 10 Å or just below half of the least distance between faces of the cell, where that is less.
-    `tolerance` is that of OpenMM: the screening of charges is sqrt(-ln(2 tolerance)) / cutoff.
+    `tolerance` is that of OpenMM: the screening of charges is sqrt(-ln(2 tolerance)) / cutoff. `hands` are -1 for
+    molecules that are mirror images, reflected through their places before they are turned; without it none is.
     """
 
     molecule: RigidSites
@@ -83,6 +105,7 @@ class SiteEnergy:
     cutoff: float = 0.0
     tolerance: float = 1e-4
     switch: float = 0.9  # of the cut-off
+    hands: Float[Tensor, " n"] | None = None  # +1 or -1
 
     def __post_init__(self) -> None:
         most = float(heights(self.cell).min()) / 2
@@ -95,6 +118,10 @@ class SiteEnergy:
             )
         if abs(float(self.molecule.charges.sum())) > 1e-6:
             raise InputError(f"expected a neutral molecule, got {float(self.molecule.charges.sum()):.4f} e")
+        if self.hands is not None and (len(self.hands) != self.n or bool((self.hands.abs() != 1).any())):
+            raise InputError(
+                f"expected a hand of +1 or -1 for each of {self.n} molecules, got {self.hands.tolist()}"
+            )
 
     @property
     def screening(self) -> float:
@@ -109,8 +136,16 @@ class SiteEnergy:
         self, places: Float[Tensor, "*batch molecules 3"], rotations: Float[Tensor, "*batch molecules 3 3"]
     ) -> Float[Tensor, "*batch"]:
         """eV. Places in Å, anywhere; rotations take the body frame to the cell's."""
-        sites = places[..., None, :] + self.molecule.sites.to(places) @ rotations.mT
-        return self.of_sites(sites)
+        return self.of_sites(self.sites(places, rotations))
+
+    def sites(
+        self, places: Float[Tensor, "*batch molecules 3"], rotations: Float[Tensor, "*batch molecules 3 3"]
+    ) -> Float[Tensor, "*batch molecules sites 3"]:
+        """Where all sites are (Å)."""
+        body = self.molecule.sites
+        if self.hands is not None:
+            body = self.hands[:, None, None] * body
+        return places[..., None, :] + body.to(places) @ rotations.mT
 
     def of_sites(self, x: Float[Tensor, "*batch molecules sites 3"]) -> Float[Tensor, "*batch"]:
         """The same of where all sites are (Å)."""
@@ -120,20 +155,24 @@ class SiteEnergy:
         i, j, a, b = self.site_pairs
         away = x[..., j, b, :] - x[..., i, a, :]
         cell = self.cell.to(x)
-        away = away - torch.round(away @ torch.linalg.inv(cell)) @ cell
+        hops = torch.round(away @ torch.linalg.inv(cell))
+        away = away - hops @ cell
         r = away.norm(dim=-1)
         inside = r < self.cutoff
+        if self.meets_itself:
+            inside = inside & ((i != j) | hops.detach().any(-1))
         q, screening = self.charge_products.to(x), self.screening
         energy = COULOMB * q * torch.erfc(screening * r) / r
-        energy = energy + self.lennard_jones(r, self.pair_epsilon.to(x), self.pair_sigma.to(x))
+        energy = energy + self.switched(r, self.potential)
         return torch.where(inside, energy, 0.0).sum(-1)
 
-    def lennard_jones(self, r: Tensor, epsilon: Tensor | float, sigma: Tensor | float) -> Tensor:
-        """Of pairs at distances below the cut-off, switched (eV)."""
+    def switched(
+        self, r: Float[Tensor, "*batch pairs"], potential: LennardJonesPairs | Exp6Pairs
+    ) -> Float[Tensor, "*batch pairs"]:
+        """What pairs feel at distances below the cut-off (eV)."""
         start = self.switch * self.cutoff
         x = ((r - start) / (self.cutoff - start)).clamp(0, 1)
-        s6 = (sigma / r).pow(6)
-        return 4 * epsilon * (s6.square() - s6) * (1 + x.pow(3) * (-10 + x * (15 - 6 * x)))
+        return potential(r) * (1 + x.pow(3) * (-10 + x * (15 - 6 * x)))
 
     def _waves(self, x: Float[Tensor, "*batch molecules sites 3"]) -> Float[Tensor, "*batch"]:
         """2 pi / V sum over half of all k, counted twice."""
@@ -144,14 +183,20 @@ class SiteEnergy:
         return squared @ weight.to(x)
 
     @cached_property
+    def meets_itself(self) -> bool:
+        """Whether a site may come within the cut-off of an image of its own molecule."""
+        return float(heights(self.cell).min()) - self.molecule.length < self.cutoff
+
+    @cached_property
     def site_pairs(self) -> tuple[Int[Tensor, " pairs"], ...]:
-        """Molecules i < j and their sites a, b, where both are charged or both have a Lennard-Jones energy."""
-        charged, round_ = self.molecule.charges != 0, self.molecule.epsilon > 0
-        felt = (charged[:, None] & charged) | (round_[:, None] & round_)
-        a, b = felt.nonzero(as_tuple=True)
-        i, j = torch.triu_indices(self.n, self.n, 1)
-        many, few = len(i), len(a)
-        return i.repeat_interleave(few), j.repeat_interleave(few), a.repeat(many), b.repeat(many)
+        """Molecules i < j and their sites a, b, where both are charged or both feel more; then i = j and a < b."""
+        charged, solid = self.molecule.charges != 0, self.molecule.solid
+        felt = (charged[:, None] & charged) | (solid[:, None] & solid)
+        others = _every(torch.triu_indices(self.n, self.n, 1), felt.nonzero().mT)
+        if not self.meets_itself:
+            return others
+        own = _every(torch.arange(self.n).expand(2, -1), felt.triu(1).nonzero().mT)
+        return tuple(torch.cat(parts) for parts in zip(others, own))
 
     @cached_property
     def charge_products(self) -> Float[Tensor, " pairs"]:
@@ -159,14 +204,10 @@ class SiteEnergy:
         return self.molecule.charges[a] * self.molecule.charges[b]
 
     @cached_property
-    def pair_epsilon(self) -> Float[Tensor, " pairs"]:
+    def potential(self) -> LennardJonesPairs | Exp6Pairs:
+        """Of all pairs."""
         _, _, a, b = self.site_pairs
-        return (self.molecule.epsilon[a] * self.molecule.epsilon[b]).sqrt()
-
-    @cached_property
-    def pair_sigma(self) -> Float[Tensor, " pairs"]:
-        _, _, a, b = self.site_pairs
-        return (self.molecule.sigma[a] + self.molecule.sigma[b]) / 2
+        return self.molecule.pairs(a, b)
 
     @cached_property
     def waves(self) -> tuple[Float[Tensor, "waves 3"], Float[Tensor, " waves"]]:
@@ -195,28 +236,32 @@ class SiteEnergy:
 
     @cached_property
     def beyond(self) -> float:
-        """The Lennard-Jones energy that switch and cut-off take away, for sites spread evenly (eV).
+        """The energy of Lennard-Jones or exp-6 that switch and cut-off take away, for sites spread evenly (eV).
 
         As OpenMM has it (after Shirts et al. 2007): the mean over all pairs of sites, each kind of pair with itself
         included, times (number of sites)^2 2 pi / V int (1 - S) u r^2 dr.
         """
-        round_ = (self.molecule.epsilon > 0).nonzero().flatten().tolist()
+        solid = self.molecule.solid.nonzero().flatten()
         total = 0.0
-        kinds = [(round_[k], round_[m]) for k in range(len(round_)) for m in range(k, len(round_))]
-        for k, m in kinds:
-            epsilon = float((self.molecule.epsilon[k] * self.molecule.epsilon[m]).sqrt())
-            sigma = float((self.molecule.sigma[k] + self.molecule.sigma[m]) / 2)
-            pairs = self.n * (self.n + 1) / 2 if k == m else self.n * self.n
-            total += pairs * self._lost(epsilon, sigma)
+        for p, k in enumerate(solid):
+            for m in solid[p:]:
+                pairs = self.n * (self.n + 1) / 2 if k == m else self.n * self.n
+                total += pairs * self._lost(self.molecule.pairs(k, m))
         all_sites = self.n * len(self.molecule)
         mean = total / (all_sites * (all_sites + 1) / 2)
         return 2 * math.pi * all_sites**2 / self.volume * mean
 
-    def _lost(self, epsilon: float, sigma: float) -> float:
+    def _lost(self, pair: LennardJonesPairs | Exp6Pairs) -> float:
         """int (1 - S) u r^2 dr from the switching distance on: by quadrature to the cut-off, in closed form beyond."""
         r = torch.linspace(self.switch * self.cutoff, self.cutoff, 2001, dtype=torch.float64)
-        s6 = (sigma / r).pow(6)
-        whole = 4 * epsilon * (s6.square() - s6)
-        near = torch.trapezoid((whole - self.lennard_jones(r, epsilon, sigma)) * r.square(), r)
-        far = 4 * epsilon * (sigma**12 / (9 * self.cutoff**9) - sigma**6 / (3 * self.cutoff**3))
-        return float(near) + far
+        near = torch.trapezoid((pair(r) - self.switched(r, pair)) * r.square(), r)
+        return float(near) + pair.outside(self.cutoff)
+
+
+def _every(
+    molecules: Int[Tensor, "2 many"], sites: Int[Tensor, "2 few"]
+) -> tuple[Int[Tensor, " pairs"], ...]:
+    """Each pair of molecules with each pair of sites."""
+    (i, j), (a, b) = molecules, sites
+    many, few = len(i), len(a)
+    return i.repeat_interleave(few), j.repeat_interleave(few), a.repeat(many), b.repeat(many)

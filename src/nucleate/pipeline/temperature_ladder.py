@@ -32,6 +32,9 @@ class RigidCrystal:
     cell: Float[Tensor, "3 3"]  # Å, rows
     places: Float[Tensor, "molecules 3"]  # Å
     turns: Float[Tensor, "molecules 4"]
+    hands: Float[Tensor, " molecules"] | None = (
+        None  # -1 for mirror images of the molecule; None: there are none
+    )
 
 
 class LadderSettings(BaseModel, frozen=True, extra="forbid"):
