@@ -214,7 +214,7 @@ def test_the_page_answers_clicks_and_keys(tmp_path: Path) -> None:
     assert seen["away"] is True
     assert seen["changed"] is True
     assert seen["sideways"] <= 0
-    assert "No map lies outside" in seen["note"]
+    assert "Outside the picture: no map (−612.0 kT)." in seen["note"]
     table = seen["files"][0][1].splitlines()
     assert table[0] == '"Frames, from the first on","No map","Harmonic map","Flow","Ladder"'
     assert len(table) == 21

@@ -32,7 +32,7 @@ function drawAnswer() {
   byId("meaning").textContent = "Configurational, F = −ln ∫ exp(−E / kT) over places and turns of rigid molecules in a fixed cell, each F in kT of its own temperature.";
   byId("tiles").append(...[
     tile("Per molecule", `${perMolecule(best)} kT`),
-    tile("Method", methodOf(best.method).words),
+    tile("Method", methodOf(best.method).name, methodOf(best.method).words.split(": ")[1]),
     isNumber(best.effective_share) ? tile("Effective share", percent(best.effective_share, 1), isNumber(best.frames) ? `of ${count(best.frames)} frames` : null) : null,
     isNumber(best.gap_kT) ? tile("Gap", `${fixed(best.gap_kT, 2)} kT`, "a perfect map has 0") : null,
     isNumber(run.wall_seconds) ? tile("Time", duration(run.wall_seconds)) : null,
@@ -101,8 +101,8 @@ function drawConvergence() {
     show: { x: (value) => `${count(value)} frames`, y: (value) => (isNumber(value) ? `${fixed(value + centre, decimals)} kT` : "–") },
   });
   const outside = plot.curves.filter((c) => c.y.filter(isNumber).every((value) => value < limits()[0] || value > limits()[1]));
-  const told = outside.map((c) => `${methodOf(c.method).name} lies outside (${fixed(c.y.filter(isNumber).at(-1), 1)} kT)`);
-  byId("convergence-note").textContent = [told.length ? `${told.join("; ")}.` : "", "The estimate from the first frames alone; it should settle inside the band long before the end."].filter(Boolean).join(" ");
+  const told = outside.map((c) => `${methodOf(c.method).name.toLowerCase()} (${fixed(c.y.filter(isNumber).at(-1), 1)} kT)`);
+  byId("convergence-note").textContent = [told.length ? `Outside the picture: ${told.join(", ")}.` : "", "The estimate from the first frames alone; it should settle inside the band long before the end."].filter(Boolean).join(" ");
   const cut = valuesOf(plot.curves).some((value) => value < limits()[0] || value > limits()[1]);
   byId("convergence-all").hidden = !cut;
   byId("convergence-all").addEventListener("click", (event) => {
