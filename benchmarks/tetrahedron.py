@@ -41,6 +41,7 @@ STACKS: dict[str, tuple[SphereMap, ...]] = {
     "ProjectiveLinear x 12": 12 * (ProjectiveLinear(),),
     "ProjectiveGradient(8) x 6": 6 * (ProjectiveGradient(8),),
     "(ProjectiveLinear, ProjectiveGradient(8)) x 4": 4 * (ProjectiveLinear(), ProjectiveGradient(8)),
+    "ProjectiveGradient(8, d = 4) x 6": 6 * (ProjectiveGradient(8, d=4),),
     "ProjectiveGradient(12) x 8": 8 * (ProjectiveGradient(12),),
 }
 DRAWN, HELD_OUT, SAMPLES = 20_000, 4_000, 20_000

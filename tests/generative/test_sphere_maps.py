@@ -15,7 +15,7 @@ from nucleate.generative.sphere_maps import (
     log_area,
 )
 
-MAPS = [Moebius(), DoubleMoebius(), ProjectiveLinear(), ProjectiveGradient(3)]
+MAPS = [Moebius(), DoubleMoebius(), ProjectiveLinear(), ProjectiveGradient(3), ProjectiveGradient(3, d=4)]
 EVEN = MAPS[1:]
 
 
@@ -115,8 +115,9 @@ def test_the_closed_form_is_the_sum_of_two_moebius_maps() -> None:
     )
 
 
-def test_the_gradient_map_is_that_of_a_convex_even_potential() -> None:
-    m, x = ProjectiveGradient(5), 1.7 * on_sphere((20,), 4, 2)
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+def test_the_gradient_map_is_that_of_a_convex_even_potential(d: int) -> None:
+    m, x = ProjectiveGradient(5, d), 1.7 * on_sphere((20,), 4, 2)
     k = parameters(m, (20,), 4, 1.5).unflatten(-1, (5, 4))
     x.requires_grad_()
     (slope,) = torch.autograd.grad(m.potential(x, k).sum(), x)

@@ -26,7 +26,7 @@ Points = Float[Tensor, "*batch n"]
 Parameters = Float[Tensor, "*batch parameters"]
 LogVolume = Float[Tensor, "*batch"]
 
-TINY = 1e-24  # of the fourth power of a length: roots have a slope where no ridge is near
+TINY = 1e-24  # of the fourth power of a length
 HALVINGS = 5  # of a step of Newton's method
 
 
@@ -115,14 +115,16 @@ class ProjectiveLinear(SphereMap):
 
 @dataclass(frozen=True)
 class ProjectiveGradient(SphereMap):
-    """unit(grad u) of the potential u(x) = |x|^2 / 2 + (sum_m (k_m.x)^4)^(1/2) / 2, with `ridges` directions k_m.
+    """unit(grad u) of the potential u(x) = |x|^2 / 2 + (sum_m (k_m.x)^2d)^(1/d) / 2, with `ridges` directions k_m.
 
     u is convex, even and u(sx) = s^2 u(x), so grad u = H x with the Hessian H > 0. The volume change on the sphere is
     det H / |grad u|^n, and the inverse is the direction of the one minimum of u(x) - x.q, which Newton's method finds.
-    (Convex potentials of other degrees may fold the sphere.)
+    (Convex potentials of other degrees may fold the sphere.) The larger d, the sharper a ridge: with d = 2 ridges that
+    are spread evenly enough add up to a potential without any.
     """
 
     ridges: int = 8
+    d: int = 2
     newton_steps: int = 30
 
     def size(self, n: int) -> int:
@@ -146,19 +148,24 @@ class ProjectiveGradient(SphereMap):
     def slopes(
         self, x: Points, k: Float[Tensor, "*batch ridges n"]
     ) -> tuple[Points, Float[Tensor, "*batch n n"]]:
-        """grad u and its Hessian; s = (sum_m (k_m.x)^4)^(1/2) may be 0."""
-        along = (k @ x[..., None])[..., 0]
-        s = (along.pow(4).sum(-1, keepdim=True) + TINY).sqrt()
-        pull = (along.pow(3)[..., None, :] @ k)[..., 0, :]  # sum (k.x)^3 k
-        gradient = x + pull / s
-        bend = k.mT @ (3 * along.square()[..., None] * k) / s[..., None]
-        bend = bend - 2 * pull[..., :, None] * pull[..., None, :] / s[..., None].pow(3)
+        """grad u and its Hessian, with S = sum_m (k_m.x)^2d, which may be 0."""
+        along, S = self._ridges(x, k)
+        d = self.d
+        pull = (along.pow(2 * d - 1)[..., None, :] @ k)[..., 0, :]  # sum (k.x)^(2d - 1) k
+        gradient = x + S.pow(1 / d - 1) * pull
+        bend = (2 * d - 1) * S[..., None].pow(1 / d - 1) * (k.mT @ (along.pow(2 * d - 2)[..., None] * k))
+        bend = bend - 2 * (d - 1) * S[..., None].pow(1 / d - 2) * pull[..., :, None] * pull[..., None, :]
         return gradient, torch.eye(x.shape[-1], dtype=x.dtype, device=x.device) + bend
 
     def potential(self, x: Points, k: Float[Tensor, "*batch ridges n"]) -> LogVolume:
         """u."""
+        _, S = self._ridges(x, k)
+        return (x.square().sum(-1) + S[..., 0].pow(1 / self.d)) / 2
+
+    def _ridges(self, x: Points, k: Float[Tensor, "*batch ridges n"]) -> tuple[Tensor, Tensor]:
+        """k.x of each ridge and S, a little above 0 so that roots have a slope where no ridge is near."""
         along = (k @ x[..., None])[..., 0]
-        return (x.square().sum(-1) + (along.pow(4).sum(-1) + TINY).sqrt()) / 2
+        return along, along.pow(2 * self.d).sum(-1, keepdim=True) + TINY ** (self.d / 2)
 
     def _minimum(self, q: Points, k: Float[Tensor, "*batch ridges n"]) -> Points:
         """That of u(x) - x.q by Newton's method; a step that does not lead down is halved."""
