@@ -14,6 +14,7 @@
 | `self_test` | does a model obey the laws of an energy? |
 | `open_cluster` | energy and relaxation of rigid molecules in open space |
 | `molecule_energy` | one molecule in open space: MMFF94 minima of many conformers, GFN2-xTB energies, minima and gaps |
-| `rigid_sites` | rigid molecules of charged Lennard-Jones sites in a fixed cell (water models), in batches |
+| `rigid_sites`, `pair_potentials` | rigid molecules of charged sites in a fixed cell (water, a user's), in batches |
+| `rigid_minimum` | their nearest minimum |
 | `relax_atoms` | all-atom relaxation with molecules and cell free, and the look at the bonds afterwards |
 """

@@ -22,6 +22,7 @@
 | `samples`, `match`, `evaluate`, `deduplicate_files` | crystals of any program: compared, judged, grouped |
 | `conformer_baselines` | conformers of RDKit and of chance, to be compared with |
 | `evaluate_inorganic` | crystals without molecules, asked for by their contents or from nothing |
+| `rigid_crystal` | a CIF -> rigid molecules in the built-in force field, at rest |
 | `train` | a system by name on a data set -> weights |
 | `synthesize`, `import_crystals`, `data_statistics` | data sets: made by search, read from CIF files, in numbers |
 | `conformer_data`, `conformer_import`, `conformer_shards` | data sets of conformers: computed, converted; their files |
