@@ -131,3 +131,12 @@ def test_the_ball_and_the_area() -> None:
     assert inside(torch.tensor([1e6, 0.0]), 0.95).norm() < 0.95
     assert log_area(2) == pytest.approx(math.log(2 * math.pi))
     assert log_area(4) == pytest.approx(math.log(2 * math.pi**2))
+
+
+@pytest.mark.parametrize("d", [2, 3, 4])
+def test_parameters_of_nothing_can_be_learnt_from_in_single_precision(d: int) -> None:
+    m, p = ProjectiveGradient(3, d), on_sphere((6,), 4).float()
+    theta = torch.zeros(6, m.size(4), requires_grad=True)
+    q, grown = m.forward(p, theta)
+    (slope,) = torch.autograd.grad(q.sum() + grown.sum(), theta)
+    assert slope.isfinite().all()

@@ -150,11 +150,11 @@ class ProjectiveGradient(SphereMap):
     ) -> tuple[Points, Float[Tensor, "*batch n n"]]:
         """grad u and its Hessian, with S = sum_m (k_m.x)^2d, which may be 0."""
         along, S = self._ridges(x, k)
-        d = self.d
-        pull = (along.pow(2 * d - 1)[..., None, :] @ k)[..., 0, :]  # sum (k.x)^(2d - 1) k
-        gradient = x + S.pow(1 / d - 1) * pull
-        bend = (2 * d - 1) * S[..., None].pow(1 / d - 1) * (k.mT @ (along.pow(2 * d - 2)[..., None] * k))
-        bend = bend - 2 * (d - 1) * S[..., None].pow(1 / d - 2) * pull[..., :, None] * pull[..., None, :]
+        d, root = self.d, S.pow(1 / self.d)
+        pull = (along.pow(2 * d - 1)[..., None, :] @ k)[..., 0, :] / S  # sum (k.x)^(2d - 1) k / S
+        gradient = x + root * pull
+        bend = (2 * d - 1) * (root / S)[..., None] * (k.mT @ (along.pow(2 * d - 2)[..., None] * k))
+        bend = bend - 2 * (d - 1) * root[..., None] * pull[..., :, None] * pull[..., None, :]
         return gradient, torch.eye(x.shape[-1], dtype=x.dtype, device=x.device) + bend
 
     def potential(self, x: Points, k: Float[Tensor, "*batch ridges n"]) -> LogVolume:
