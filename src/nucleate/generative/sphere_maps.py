@@ -27,6 +27,7 @@ Parameters = Float[Tensor, "*batch parameters"]
 LogVolume = Float[Tensor, "*batch"]
 
 TINY = 1e-24  # of the fourth power of a length
+TINY_SINGLE = 1e-20  # of any power, in single precision: its inverse square is still a number
 HALVINGS = 5  # of a step of Newton's method
 
 
@@ -165,7 +166,8 @@ class ProjectiveGradient(SphereMap):
     def _ridges(self, x: Points, k: Float[Tensor, "*batch ridges n"]) -> tuple[Tensor, Tensor]:
         """k.x of each ridge and S, a little above 0 so that roots have a slope where no ridge is near."""
         along = (k @ x[..., None])[..., 0]
-        return along, along.pow(2 * self.d).sum(-1, keepdim=True) + TINY ** (self.d / 2)
+        little = TINY ** (self.d / 2) if x.dtype == torch.float64 else TINY_SINGLE
+        return along, along.pow(2 * self.d).sum(-1, keepdim=True) + little
 
     def _minimum(self, q: Points, k: Float[Tensor, "*batch ridges n"]) -> Points:
         """That of u(x) - x.q by Newton's method; a step that does not lead down is halved."""
