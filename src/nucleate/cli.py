@@ -31,6 +31,7 @@ from nucleate import __version__
 from nucleate.cli_conform import conform
 from nucleate.cli_crystallize import crystallize
 from nucleate.cli_data import data
+from nucleate.cli_free_energy import free_energy
 from nucleate.cli_inorganic import Commands
 from nucleate.cli_train import train
 from nucleate.errors import InputError, NucleateError
@@ -509,7 +510,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 @app.command()
 def report(
-    folder: Annotated[Path, typer.Argument(help="What predict, crystallize or conform wrote.")],
+    folder: Annotated[Path, typer.Argument(help="What predict, crystallize, conform or free-energy wrote.")],
 ) -> None:
     """Write report.html again from a result folder.
 
@@ -522,6 +523,7 @@ def report(
 
 app.command()(train)
 app.command()(crystallize)
+app.command("free-energy")(free_energy)
 
 
 # ------------------------------------------------------------------ options and output

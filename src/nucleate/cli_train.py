@@ -10,7 +10,10 @@ import typer
 
 def train(
     name: Annotated[
-        str, typer.Argument(help="What to train: molcrystalflow, crystalflow or crystallization.")
+        str,
+        typer.Argument(
+            help="What to train: confgf, crystalflow, crystallization, molcrystalflow, rigid_body_flow."
+        ),
     ],
     data: Annotated[Path | None, typer.Option(help="Folder (or table) of the data to learn from.")] = None,
     output: Annotated[

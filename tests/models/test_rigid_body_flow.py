@@ -123,6 +123,17 @@ def test_ours_knows_no_order_and_no_frame() -> None:
     torch.testing.assert_close(volume, grown, atol=1e-8, rtol=0)
 
 
+def test_ours_does_not_know_left_from_right() -> None:
+    """The crystal seen in a mirror: molecules of the other hand at inverted places, with the same bodies."""
+    flow, bodies, ideal = flows()["ours"], some_bodies(), some_ideal()
+    mirrored = replace(ideal, places=-ideal.places, hands=-torch.ones(N, dtype=torch.float64))
+    (after, grown), (same, volume) = flow(bodies), flow.on(mirrored)(bodies)  # type: ignore[operator]
+    torch.testing.assert_close(same.places, after.places, atol=1e-9, rtol=0)
+    torch.testing.assert_close(volume, grown, atol=1e-8, rtol=0)
+    here, there = ideal.build(bodies)[0], mirrored.build(bodies)[0]
+    torch.testing.assert_close(there, -here, atol=1e-12, rtol=0)
+
+
 def test_a_repeated_crystal_is_treated_like_its_cell() -> None:
     """Two cells in a row with the same bodies in each: the same happens in both, and volumes add."""
     flow, bodies, ideal = flows()["ours"], some_bodies(), some_ideal()

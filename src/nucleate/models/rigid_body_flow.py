@@ -14,7 +14,7 @@ The harmonic start is exact for a harmonic crystal. What is learnt on top is wha
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -33,27 +33,38 @@ from nucleate.generative.normalizing_flow import (
     TurnCoupling,
 )
 from nucleate.generative.sphere_maps import ProjectiveGradient, ProjectiveLinear
-from nucleate.geometry.so3 import matrix_to_quaternion, nearest_rotation, quaternion_to_matrix, rotation_exp
+from nucleate.geometry.so3 import matrix_to_quaternion, nearest_rotation, quaternion_to_matrix
 from nucleate.networks.lattice_sites import LatticeConditioner, LatticeGenerator, SiteEmbedding, site_edges
 from nucleate.physics.parameters import BOLTZMANN
+from nucleate.physics.rigid_minimum import nearest_minimum
 from nucleate.physics.rigid_sites import SiteEnergy
 
 Energy = Callable[[Tensor, Tensor], Tensor]  # places, rotations -> eV
 LogVolume = Float[Tensor, " batch"]
+Map = Callable[[Bodies], tuple[Bodies, LogVolume]]
+
+CRYSTAL = ("places", "turns", "cell", "hands")  # what of a flow is not learnt
+HIGH = 50.0  # kT above what is usual: molecules overlap
 
 
 @dataclass(frozen=True, eq=False)
 class IdealCrystal:
-    """Where molecules are at rest (float64)."""
+    """Where molecules are at rest (float64). Hands are -1 for mirror images of the molecule: axes are reflected."""
 
     places: Float[Tensor, "n 3"]  # Å
     turns: Float[Tensor, "n 4"]  # quaternions
     cell: Float[Tensor, "3 3"]  # Å
+    hands: Float[Tensor, " n"] | None = None
+
+    @property
+    def rotations(self) -> Float[Tensor, "n 3 3"]:
+        """From the body frame."""
+        return quaternion_to_matrix(self.turns)
 
     @property
     def axes(self) -> Float[Tensor, "n 3 3"]:
-        """Of each site: those of its molecule's body frame, as columns."""
-        return quaternion_to_matrix(self.turns)
+        """Of each site: those of its molecule, as columns; left-handed ones for mirror images."""
+        return self.rotations if self.hands is None else self.rotations * self.hands[:, None, None]
 
     def represent(self, frames: RigidFrames) -> Bodies:
         """Bodies of frames, their mean displacement taken off. Raises InputError for another crystal."""
@@ -64,15 +75,14 @@ class IdealCrystal:
             )
         away = frames.places - self.places
         away = away - away.mean(1, keepdim=True)
-        axes = self.axes
-        turned = axes.mT @ quaternion_to_matrix(frames.turns)
-        return Bodies((axes.mT @ away[..., None])[..., 0], matrix_to_quaternion(turned))
+        turned = self.rotations.mT @ quaternion_to_matrix(frames.turns)
+        return Bodies((self.axes.mT @ away[..., None])[..., 0], matrix_to_quaternion(turned))
 
     def build(self, bodies: Bodies) -> tuple[Float[Tensor, "batch n 3"], Float[Tensor, "batch n 3 3"]]:
         """Places (Å) and rotations from the body frame: what energies take."""
-        axes = self.axes.to(bodies.places)
+        axes, rotations = self.axes.to(bodies.places), self.rotations.to(bodies.places)
         places = self.places.to(bodies.places) + (axes @ bodies.places[..., None])[..., 0]
-        return places, axes @ quaternion_to_matrix(bodies.turns)
+        return places, rotations @ quaternion_to_matrix(bodies.turns)
 
     def shift(self, bodies: Bodies) -> Float[Tensor, "batch 3"]:
         """The sum of all displacements over sqrt(n) (Å): the coordinate of the crystal as a whole, of unit length."""
@@ -108,32 +118,43 @@ class HeldCrystal:
         away = (axes.mT @ (shift / math.sqrt(len(self.ideal.places)))[..., None])[..., 0]
         return Bodies(bodies.places + away, bodies.turns)
 
+    def work(
+        self,
+        flow: Map,
+        bodies: Bodies,
+        energies: Float[Tensor, " batch"],
+        base: float,
+        target: float,
+        generator: torch.Generator,
+        softened: bool = False,
+    ) -> tuple[Float[Tensor, " batch"], Bodies]:
+        """log w of frames at the temperature `base` with their energies (eV), and where the flow takes them.
 
-def ideal_crystal(frames: RigidFrames, steps: int = 200) -> IdealCrystal:
-    """The minimum of the energy in the frames' cell that is nearest to their mean (by L-BFGS)."""
-    n = frames.places.shape[1]
+        Softened (for training), energies more than `HIGH` kT above what is usual count by their logarithm.
+        """
+        start = self.shifted(bodies, base, generator)
+        moved, grown = flow(start)
+        held = self.spring / 2 * self.ideal.shift(start).square().sum(-1)
+        before = (energies + held.double()) / (BOLTZMANN * base)
+        after = self.reduced(moved, target).double()
+        if softened:
+            usual = after.detach().median() + HIGH
+            after = torch.where(after > usual, usual + torch.log1p((after - usual).clamp(min=0)), after)
+        return before - after + grown.double(), moved
+
+
+def ideal_crystal(frames: RigidFrames) -> IdealCrystal:
+    """The minimum of the energy in the frames' cell that is nearest to their mean."""
     drift = (frames.places - frames.places[:1]).mean(1, keepdim=True)
     places = (frames.places - drift).mean(0)
     turns = matrix_to_quaternion(nearest_rotation(quaternion_to_matrix(frames.turns).mean(0)))
-    mean = IdealCrystal(places, turns, frames.cell)
-    energy = SiteEnergy(frames.molecule, n, frames.cell)
-    moves = torch.zeros(n, 6, dtype=torch.float64, requires_grad=True)
-    search = torch.optim.LBFGS([moves], max_iter=steps, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+    places, turns = nearest_minimum(energy_of(frames), places, turns)
+    return IdealCrystal(places, turns, frames.cell, frames.hands)
 
-    def moved() -> tuple[Tensor, Tensor]:
-        """Å, and radians about the body's axes."""
-        return places + moves[:, :3], quaternion_to_matrix(turns) @ rotation_exp(moves[:, 3:])
 
-    def height() -> Tensor:
-        search.zero_grad()
-        found = energy(*moved())
-        found.backward()
-        return found
-
-    search.step(height)
-    with torch.no_grad():
-        places, rotations = moved()
-    return replace(mean, places=places, turns=matrix_to_quaternion(rotations))
+def energy_of(frames: RigidFrames) -> SiteEnergy:
+    """The energy of the crystal that the frames are of."""
+    return SiteEnergy(frames.molecule, frames.places.shape[1], frames.cell, hands=frames.hands)
 
 
 @dataclass(frozen=True)
@@ -159,20 +180,24 @@ class RigidBodyFlow(nn.Module):
     places: Tensor
     turns: Tensor
     cell: Tensor
+    hands: Tensor
 
     def __init__(self, ideal: IdealCrystal, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
+        self.register_buffer("scales", torch.tensor([recipe.c, recipe.length], dtype=torch.float64))
         self.register_buffer("places", ideal.places.clone())
         self.register_buffer("turns", ideal.turns.clone())
         self.register_buffer("cell", ideal.cell.clone())
+        hands = torch.ones_like(ideal.places[:, 0]) if ideal.hands is None else ideal.hands
+        self.register_buffer("hands", hands.clone())
         self.embedding = SiteEmbedding(recipe.width)
         self.scaling = HarmonicScaling(recipe.c)
         self.chain = Chain(layers_of(recipe))
 
     @property
     def ideal(self) -> IdealCrystal:
-        return IdealCrystal(self.places, self.turns, self.cell)
+        return IdealCrystal(self.places, self.turns, self.cell, self.hands)
 
     def forward(self, bodies: Bodies) -> tuple[Bodies, LogVolume]:
         """Bodies at T_A to bodies at T_B, and the logarithm of how much volume grows."""
@@ -187,18 +212,14 @@ class RigidBodyFlow(nn.Module):
         return bodies, grown + more
 
     def _sites(self) -> object:
-        edges = site_edges(self.places, self.turns, self.cell, self.recipe.radius)
+        edges = site_edges(self.places, self.ideal.axes, self.cell, self.recipe.radius)
         kind = next(self.embedding.parameters())
         return self.embedding(edges.to(kind))
 
     def on(self, ideal: IdealCrystal) -> "RigidBodyFlow":
         """The same weights for another crystal of the same molecule, such as a larger cell."""
         other = RigidBodyFlow(ideal, self.recipe).to(next(self.parameters()))
-        own = {
-            name: value
-            for name, value in self.state_dict().items()
-            if name not in ("places", "turns", "cell")
-        }
+        own = {name: value for name, value in self.state_dict().items() if name not in CRYSTAL}
         other.load_state_dict(own, strict=False)
         return other
 

@@ -30,6 +30,7 @@ class PublishedFlow(nn.Module):
     places: Tensor
     turns: Tensor
     cell: Tensor
+    hands: Tensor
 
     def __init__(self, ideal: IdealCrystal) -> None:
         super().__init__()
@@ -37,11 +38,13 @@ class PublishedFlow(nn.Module):
         self.register_buffer("turns", ideal.turns.clone())
         self.register_buffer("cell", ideal.cell.clone())
         n = len(ideal.places)
+        hands = torch.ones_like(ideal.places[:, 0]) if ideal.hands is None else ideal.hands
+        self.register_buffer("hands", hands.clone())
         self.chain = Chain([layer for _ in range(BLOCKS) for layer in (CirclePlaces(n), SphereTurns(n))])
 
     @property
     def ideal(self) -> IdealCrystal:
-        return IdealCrystal(self.places, self.turns, self.cell)
+        return IdealCrystal(self.places, self.turns, self.cell, self.hands)
 
     def forward(self, bodies: Bodies) -> tuple[Bodies, Float[Tensor, " batch"]]:
         """Bodies at T_A to bodies at T_B, and the logarithm of how much volume grows."""

@@ -21,19 +21,19 @@ from nucleate.errors import InputError
 from nucleate.generative.epochs import EpochBatches
 from nucleate.generative.normalizing_flow import Bodies
 from nucleate.generative.system import Lesson, System
+from nucleate.geometry.so3 import quaternion_to_matrix
 from nucleate.metrics.free_energy import effective_share, one_sided
 from nucleate.models.rigid_body_flow import (
     HeldCrystal,
     IdealCrystal,
     Recipe,
     RigidBodyFlow,
+    energy_of,
     ideal_crystal,
 )
 from nucleate.models.rigid_body_flow_published import PublishedFlow
-from nucleate.physics.parameters import BOLTZMANN
-from nucleate.physics.rigid_sites import SiteEnergy
 
-HIGH = 50.0  # kT above what is usual, from where energies of overlapping molecules count by their logarithm
+CHUNK = 200  # frames whose energies are found at once
 
 
 class FlowSettings(BaseModel, frozen=True, extra="forbid"):
@@ -43,13 +43,13 @@ class FlowSettings(BaseModel, frozen=True, extra="forbid"):
         100.0, description="K, the temperature to go to; the base is that of the frames"
     )
     recipe: Literal["default", "published"] = Field("default", description="ours, or the published one")
-    blocks: PositiveInt = Field(4, description="of couplings")
-    width: PositiveInt = Field(16, description="features of pairs of sites and of sites")
-    hidden: PositiveInt = Field(32, description="features inside a conditioner")
-    bins: PositiveInt = Field(6, description="of a spline")
-    ridges: PositiveInt = Field(4, description="of a gradient map")
+    blocks: PositiveInt = Field(2, description="of couplings")
+    width: PositiveInt = Field(8, description="features of pairs of sites and of sites")
+    hidden: PositiveInt = Field(16, description="features inside a conditioner")
+    bins: PositiveInt = Field(4, description="of a spline")
+    ridges: PositiveInt = Field(2, description="of a gradient map")
     radius: PositiveFloat = Field(5.0, description="Å, of neighbours")
-    batch: PositiveInt = Field(32, description="frames in a batch")
+    batch: PositiveInt = Field(64, description="frames in a batch")
     held: float = Field(
         0.2, gt=0, lt=1, description="share of the frames, the last ones, that nothing is learnt from"
     )
@@ -83,53 +83,35 @@ class FlowTraining:
 
     def loss(self, batch: FrameBatch, generator: torch.Generator) -> tuple[Tensor, Mapping[str, Any]]:
         """Mean of -log w, from one end or both."""
-        log_w = self.log_weights(batch.bodies, batch.energies, generator, softened=True)
-        loss = -log_w.mean()
-        parts = {"ess": effective_share(log_w.detach())}
+        log_w, _ = self.crystal.work(
+            self.flow, batch.bodies, batch.energies, self.base, self.target, generator, softened=True
+        )
+        loss, parts = -log_w.mean(), {"ess": effective_share(log_w.detach())}
         if self.likelihood > 0:
-            back = self.log_weights_back(batch.target, batch.target_energies, generator)
+            back, _ = self.crystal.work(
+                self.flow.inverse, batch.target, batch.target_energies, self.target, self.base, generator
+            )
             loss = (1 - self.likelihood) * loss - self.likelihood * back.mean()
         return loss, parts
 
     def validate(self, generator: torch.Generator) -> dict[str, float]:
-        """The loss, the effective share and the free-energy difference on held frames."""
-        log_w = self.log_weights(self.held.bodies, self.held.energies, generator)
-        found = one_sided(log_w)
-        difference = found.difference - self.crystal.spring_share(self.base, self.target)
-        return {
-            "loss": -float(log_w.mean()),
-            "ess": found.effective,
-            "difference": difference,
-            "error": found.error,
-            "gap": -float(log_w.mean()) - found.difference,
-        }
+        """The loss, the effective share and the free-energy difference on held frames.
 
-    def log_weights(
-        self, bodies: Bodies, energies: Tensor, generator: torch.Generator, softened: bool = False
-    ) -> Float[Tensor, " batch"]:
-        """log w of frames of the base, from their energies (eV)."""
-        start = self.crystal.shifted(bodies, self.base, generator)
-        moved, grown = self.flow(start)
-        before = self._with_spring(start, energies, self.base)
-        after = self.crystal.reduced(moved, self.target)
-        if softened:
-            usual = after.detach().median() + HIGH
-            after = torch.where(after > usual, usual + torch.log1p((after - usual).clamp(min=0)), after)
-        return (before - after) + grown
-
-    def log_weights_back(
-        self, bodies: Bodies, energies: Tensor, generator: torch.Generator
-    ) -> Float[Tensor, " batch"]:
-        """log w of frames of the target on the way back."""
-        start = self.crystal.shifted(bodies, self.target, generator)
-        moved, grown = self.flow.inverse(start)
-        return (
-            self._with_spring(start, energies, self.target) - self.crystal.reduced(moved, self.base) + grown
+        `gap` is the loss above that difference: KL(F#p_A | p_B), as far as the difference is right.
+        """
+        log_w, _ = self.crystal.work(
+            self.flow, self.held.bodies, self.held.energies, self.base, self.target, generator
         )
-
-    def _with_spring(self, bodies: Bodies, energies: Tensor, temperature: float) -> Tensor:
-        held = self.crystal.spring / 2 * self.crystal.ideal.shift(bodies).square().sum(-1)
-        return (energies.to(held) + held) / (BOLTZMANN * temperature)
+        log_w = log_w + self.crystal.spring_share(self.base, self.target)
+        found = one_sided(log_w)
+        loss = -float(log_w.mean())
+        return {
+            "loss": loss,
+            "ess": found.effective,
+            "difference": found.difference,
+            "error": found.error,
+            "gap": loss - found.difference,
+        }
 
 
 def prepare(settings: FlowSettings, data: Path) -> Lesson:
@@ -146,13 +128,18 @@ def lesson_of(settings: FlowSettings, base: RigidFrames, target: RigidFrames | N
             f"expected frames at the target, {settings.target:g} K, as likelihood is above 0, got none; "
             "sample there as well, or set likelihood = 0"
         )
+    base = with_energies(base)
+    target = None if target is None else with_energies(target)
     first = len(base) - int(settings.held * len(base))
     learnt, held = base.part(slice(0, first)), base.part(slice(first, None))
     ideal = ideal_crystal(learnt)
-    ours = settings.recipe == "default"
+    crystal = held_crystal(learnt, ideal)
+    if settings.recipe == "published":
+        crystal = replace(crystal, spring=0.0)
+    c = (settings.target / base.temperature) ** 0.5
     training = FlowTraining(
-        RigidBodyFlow(ideal, recipe_of(settings, learnt, ideal)) if ours else PublishedFlow(ideal),
-        held_crystal(learnt, ideal) if ours else replace(held_crystal(learnt, ideal), spring=0.0),
+        flow_for(settings, ideal, c, c * float(ideal.represent(learnt).places.square().mean().sqrt())),
+        crystal,
         base.temperature,
         settings.target,
         settings.likelihood,
@@ -174,24 +161,30 @@ def lesson_of(settings: FlowSettings, base: RigidFrames, target: RigidFrames | N
 
 def held_crystal(frames: RigidFrames, ideal: IdealCrystal) -> HeldCrystal:
     """The energy of the frames' crystal; the spring is as stiff as one axis of one molecule is on average."""
-    energy = SiteEnergy(frames.molecule, frames.places.shape[1], frames.cell)
     variance = float(ideal.represent(frames).places.square().mean())
-    return HeldCrystal(energy, ideal, frames.kT / variance)
+    return HeldCrystal(energy_of(frames), ideal, frames.kT / variance)
 
 
-def recipe_of(settings: FlowSettings, frames: RigidFrames, ideal: IdealCrystal) -> Recipe:
-    c = (settings.target / frames.temperature) ** 0.5
-    length = c * float(ideal.represent(frames).places.square().mean().sqrt())
-    return Recipe(
-        c,
-        length,
-        settings.blocks,
-        settings.width,
-        settings.hidden,
-        settings.bins,
-        settings.ridges,
-        settings.radius,
-    )
+def with_energies(frames: RigidFrames) -> RigidFrames:
+    """With energies of `SiteEnergy`: sums of the dynamics are coarser, and work is the difference of two energies."""
+    energy = energy_of(frames)
+    parts = zip(frames.places.split(CHUNK), frames.turns.split(CHUNK))
+    with torch.no_grad():
+        found = torch.cat([energy(places, quaternion_to_matrix(turns)) for places, turns in parts])
+    return replace(frames, energies=found)
+
+
+def flow_for(
+    settings: FlowSettings, ideal: IdealCrystal, c: float, length: float
+) -> RigidBodyFlow | PublishedFlow:
+    """The flow of these settings before it has learnt anything.
+
+    c is sqrt(T_B / T_A), length (Å) the root mean square of a displacement along one axis at T_B.
+    """
+    if settings.recipe == "published":
+        return PublishedFlow(ideal)
+    sizes = settings.model_dump(include={"blocks", "width", "hidden", "bins", "ridges", "radius"})
+    return RigidBodyFlow(ideal, Recipe(c, length, **sizes))
 
 
 def frames_of(data: Path) -> list[RigidFrames]:

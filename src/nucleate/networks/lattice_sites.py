@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nucleate.geometry.lattice import image_shifts
-from nucleate.geometry.so3 import quaternion_to_matrix
 
 RADII = 8  # Gaussians of the distance
 CALM = 0.05
@@ -36,12 +35,12 @@ class SiteEdges:
 
 
 def site_edges(
-    places: Float[Tensor, "n 3"], turns: Float[Tensor, "n 4"], cell: Float[Tensor, "3 3"], radius: float
+    places: Float[Tensor, "n 3"], axes: Float[Tensor, "n 3 3"], cell: Float[Tensor, "3 3"], radius: float
 ) -> SiteEdges:
-    """Pairs of sites of a crystal at most `radius` Å apart (rows of the cell are its vectors, Å).
+    """Pairs of sites of a crystal at most `radius` Å apart (rows of the cell are its vectors, Å; axes are columns).
 
     Features, in the axes of site i and units of the radius: the vector, Gaussians of the distance, the nine entries of
-    the rotation between both, and how near the edge of the sphere it is.
+    the turn between both, and how near the edge of the sphere it is.
     """
     fractional = places @ torch.linalg.inv(cell)
     spread = float((fractional.amax(0) - fractional.amin(0)).max())
@@ -50,7 +49,6 @@ def site_edges(
     away = images[:, None] - places[None, :, None]  # images i j 3
     r = away.norm(dim=-1)
     image, i, j = ((r < radius) & (r > 1e-3)).nonzero(as_tuple=True)
-    axes = quaternion_to_matrix(turns)
     local = (axes[i].mT @ away[image, i, j, :, None])[..., 0] / radius
     near = r[image, i, j] / radius
     centres = torch.linspace(0, 1, RADII, dtype=near.dtype)
