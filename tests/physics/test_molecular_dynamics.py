@@ -80,6 +80,9 @@ def test_bad_molecules_are_refused() -> None:
     two = replace(TIP4P_EW, masses=torch.tensor([16.0, 1.0, 0.0, 0.0]))
     with pytest.raises(InputError, match="three atoms"):
         next(simulate(two, CELL, places, turns, 250.0, 1))
+    atoms = replace(TIP4P_EW, exp6=torch.ones(4, 3, dtype=torch.float64))
+    with pytest.raises(InputError, match="--sampler own"):
+        rigid_system(atoms, CELL, 8)
 
 
 def test_places_and_turns_of_a_rigid_body_are_exact() -> None:

@@ -37,7 +37,6 @@ from nucleate.geometry.so3 import matrix_to_quaternion, nearest_rotation, quater
 from nucleate.networks.lattice_sites import LatticeConditioner, LatticeGenerator, SiteEmbedding, site_edges
 from nucleate.physics.parameters import BOLTZMANN
 from nucleate.physics.rigid_minimum import nearest_minimum
-from nucleate.physics.rigid_sites import SiteEnergy
 
 Energy = Callable[[Tensor, Tensor], Tensor]  # places, rotations -> eV
 LogVolume = Float[Tensor, " batch"]
@@ -148,13 +147,8 @@ def ideal_crystal(frames: RigidFrames) -> IdealCrystal:
     drift = (frames.places - frames.places[:1]).mean(1, keepdim=True)
     places = (frames.places - drift).mean(0)
     turns = matrix_to_quaternion(nearest_rotation(quaternion_to_matrix(frames.turns).mean(0)))
-    places, turns = nearest_minimum(energy_of(frames), places, turns)
+    places, turns = nearest_minimum(frames.potential, places, turns)
     return IdealCrystal(places, turns, frames.cell, frames.hands)
-
-
-def energy_of(frames: RigidFrames) -> SiteEnergy:
-    """The energy of the crystal that the frames are of."""
-    return SiteEnergy(frames.molecule, frames.places.shape[1], frames.cell, hands=frames.hands)
 
 
 @dataclass(frozen=True)

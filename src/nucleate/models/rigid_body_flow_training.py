@@ -28,7 +28,6 @@ from nucleate.models.rigid_body_flow import (
     IdealCrystal,
     Recipe,
     RigidBodyFlow,
-    energy_of,
     ideal_crystal,
 )
 from nucleate.models.rigid_body_flow_published import PublishedFlow
@@ -162,12 +161,12 @@ def lesson_of(settings: FlowSettings, base: RigidFrames, target: RigidFrames | N
 def held_crystal(frames: RigidFrames, ideal: IdealCrystal) -> HeldCrystal:
     """The energy of the frames' crystal; the spring is as stiff as one axis of one molecule is on average."""
     variance = float(ideal.represent(frames).places.square().mean())
-    return HeldCrystal(energy_of(frames), ideal, frames.kT / variance)
+    return HeldCrystal(frames.potential, ideal, frames.kT / variance)
 
 
 def with_energies(frames: RigidFrames) -> RigidFrames:
     """With energies of `SiteEnergy`: sums of the dynamics are coarser, and work is the difference of two energies."""
-    energy = energy_of(frames)
+    energy = frames.potential
     parts = zip(frames.places.split(CHUNK), frames.turns.split(CHUNK))
     with torch.no_grad():
         found = torch.cat([energy(places, quaternion_to_matrix(turns)) for places, turns in parts])

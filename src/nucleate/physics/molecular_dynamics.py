@@ -173,6 +173,10 @@ def rigid_system(
     mm = _openmm()
     energy = SiteEnergy(molecule, n, cell, cutoff, tolerance)
     atoms = (molecule.masses > 0).nonzero().flatten().tolist()
+    if molecule.exp6 is not None:
+        raise InputError(
+            f"expected a Lennard-Jones molecule for OpenMM, got exp-6 atoms ({molecule.name}); use --sampler own"
+        )
     if len(atoms) != 3:
         raise InputError(f"expected a molecule of three atoms and massless sites, got {len(atoms)} atoms")
     system = mm.System()

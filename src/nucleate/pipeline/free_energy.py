@@ -237,7 +237,7 @@ def trained_flow(settings: FreeEnergySettings, folder: Path, resume: bool, progr
     """Weights of a flow trained in the folder, which keeps the settings, so that it can be trained further by hand."""
     own = folder / "flow"
     make_folder(own)
-    table = {
+    table: dict[str, dict[str, Any]] = {
         "training": {
             "steps": settings.steps, "warm_up": 50, "learning_rate": 1e-3, "weight_decay": 0.0, "clip": 5.0,
             "average": 0.98, "validate_every": max(1, settings.steps // 10), "checkpoint_minutes": 2.0,

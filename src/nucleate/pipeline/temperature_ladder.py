@@ -97,6 +97,10 @@ def sample_frames(
     The file is written after each chunk. Raises InputError for a file made with other settings.
     """
     settings, tell = settings or DynamicsSettings(), progress or (lambda *_: None)
+    if crystal.hands is not None:
+        raise InputError(
+            "expected molecules of one hand for OpenMM, got mirror images too; use --sampler own"
+        )
     made = {"method": "Langevin dynamics, OpenMM", "seed": seed, "settings": asdict(settings)}
     so_far = _earlier(crystal, temperature, path, made)
     last = crystal if so_far is None else _last(so_far)

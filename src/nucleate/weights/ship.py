@@ -23,7 +23,8 @@ PRIVATE = ("data_folder",)  # where files lay on the machine that trained
 def ship(trained: Path, name: str, folder: Path, more: dict[str, Any]) -> Path:
     """Write NAME.safetensors and NAME.json from what `nucleate train` wrote to the folder `trained`."""
     tensors, about = read_tensors(trained / "weights.safetensors")
-    half = {key: x.half() if x.is_floating_point() else x for key, x in tensors.items()}
+    # double precision is for what was not learnt, such as the crystal that a flow is for
+    half = {key: x.half() if x.dtype == torch.float32 else x for key, x in tensors.items()}
     if lost := [key for key, x in half.items() if not torch.isfinite(x).all()]:
         raise ValueError(f"expected weights within the range of half precision, got larger ones in {lost}")
     path = folder / f"{name}.safetensors"
