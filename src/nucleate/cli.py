@@ -669,6 +669,7 @@ def _fail(message: str, code: int) -> NoReturn:
 
 def main() -> None:
     """Run the program; turn errors that we understand into one line and an exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not spin on a busy machine
     import torch
 
     torch.set_num_threads(1)  # tensors here are small; the work is shared among processes instead

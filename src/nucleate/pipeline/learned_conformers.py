@@ -26,7 +26,7 @@ Method = Literal["etkdg", "confgf"]
 Sampler = Literal["fast", "ald"]
 
 ROUNDS = 4  # draws at most, in units of what was asked for
-PAIRS = 40_000  # of atoms in a batch: some seconds, so that time limits leave what was drawn before
+PAIRS = 16_000  # of atoms in a batch: some seconds, so that time limits leave what was drawn before
 
 
 @dataclass(frozen=True, eq=False)
