@@ -120,7 +120,8 @@ def test_unknown_crystals_are_refused(source: str, expected: str) -> None:
 
 def test_our_own_sampler_stands_in_for_dynamics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few trajectories of ice; what is there already is kept."""
-    monkeypatch.setattr("nucleate.pipeline.free_energy.sample", partial(sample, burn_in=2, steps=2))
+    monkeypatch.setattr("nucleate.pipeline.free_energy.SETTLING", 2)
+    monkeypatch.setattr("nucleate.pipeline.free_energy.sample", partial(sample, steps=2))
     crystal, _ = crystal_of("ice-xi", 16, "tip4p-ice")
     found = own_frames(crystal, 200.0, 16, tmp_path / "a.safetensors", 0, None)
     assert len(found) == 16

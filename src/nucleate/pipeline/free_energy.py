@@ -59,6 +59,7 @@ SYSTEM = "rigid_body_flow"
 WATERS = {"tip4p-ew": TIP4P_EW, "tip4p-ice": TIP4P_ICE}
 CHUNK = 100  # frames mapped at once
 CHAINS = 16  # of our own sampler
+SETTLING, BETWEEN = 60, 2  # its trajectories before the first frame, and between frames
 LEARNT = 0.8  # share of the frames, the first ones, that a flow learns from; estimates are from the others
 
 
@@ -183,7 +184,7 @@ def own_frames(
     chains = min(CHAINS, frames)
     energy = SiteEnergy(crystal.molecule, len(crystal.places), crystal.cell, hands=crystal.hands)
     made = sample(
-        energy, crystal.places, crystal.turns, temperature, -(-frames // chains), chains=chains, seed=seed,
+        energy, crystal.places, crystal.turns, temperature, -(-frames // chains), BETWEEN, chains, seed, SETTLING,
         progress=lambda done, of: tell(f"{temperature:.1f} K", done, of, "Monte Carlo"),
     )  # fmt: skip
     places, turns, energies = made.one_after_another()
