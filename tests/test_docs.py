@@ -35,7 +35,12 @@ for arguments in json.loads(sys.argv[1]):
     print("\\n$ nucleate", *arguments, flush=True)
     app(arguments, standalone_mode=False)
 """
-SMALL = {"predict": ["-n", "24", "--workers", "1"], "generate": ["-n", "4"], "conform": ["-n", "2"]}
+SMALL = {
+    "predict": ["-n", "24", "--workers", "1"],
+    "generate": ["-n", "4"],
+    "conform": ["-n", "2"],
+    "free-energy": ["--frames", "100"],
+}
 
 
 def blocks(page: Path, language: str) -> list[tuple[str, str]]:
