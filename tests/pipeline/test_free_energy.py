@@ -19,7 +19,7 @@ from nucleate.physics.rigid_sites import TIP4P_EW, SiteEnergy
 from nucleate.pipeline.free_energy import FreeEnergySettings, crystal_of, free_energy, own_frames
 
 FRAMES = 100
-SMALL = {"frames": FRAMES, "sampler": "own", "steps": 2}
+SMALL = {"frames": FRAMES, "sampler": "own", "steps": 2, "target": 150.0}  # no flow ships for it
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +66,7 @@ def test_a_flow_is_trained_and_stands_beside_the_simpler_maps(folder: Path) -> N
 def test_samples_have_the_energies_and_weights_that_are_written(folder: Path) -> None:
     record = run(folder, method="harmonic")
     samples = read_frames(folder / "samples.safetensors")
-    assert samples.temperature == 100.0
+    assert samples.temperature == 150.0
     energy = SiteEnergy(samples.molecule, 16, samples.cell)
     found = energy(samples.places, quaternion_to_matrix(samples.turns))
     torch.testing.assert_close(found, samples.energies, atol=1e-8, rtol=0)
@@ -128,3 +128,9 @@ def test_our_own_sampler_stands_in_for_dynamics(tmp_path: Path, monkeypatch: pyt
     assert found.energies.isfinite().all()
     again = own_frames(crystal, 200.0, 16, tmp_path / "a.safetensors", 1, None)
     assert again.energies.equal(found.energies)
+
+
+def test_the_flow_that_ships_is_taken_where_it_fits(folder: Path) -> None:
+    record = run(folder, target=100.0)
+    assert record["estimates"][-1]["method"] == "flow"
+    assert not (folder / "flow").exists()

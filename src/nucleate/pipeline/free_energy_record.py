@@ -12,6 +12,7 @@ from nucleate.metrics.free_energy import FreeEnergy, gap, one_sided
 from nucleate.metrics.multistate import Ladder
 from nucleate.metrics.radial import radial_distribution
 from nucleate.physics.parameters import KJ_PER_MOL
+from nucleate.physics.rigid_sites import TIP4P_EW, TIP4P_ICE
 from nucleate.pipeline.predict import Stopwatch
 from nucleate.pipeline.provenance import provenance
 from nucleate.pipeline.temperature_ladder import RigidCrystal
@@ -19,6 +20,7 @@ from nucleate.pipeline.temperature_ladder import RigidCrystal
 if TYPE_CHECKING:
     from nucleate.pipeline.free_energy import Estimate, FreeEnergySettings
 
+WATER = {water.name: {"smiles": "O", "formula": "H2O"} for water in (TIP4P_EW, TIP4P_ICE)}
 BINS = 50
 POINTS = 20  # of the convergence
 FRAMES = 1000  # for radial distributions
@@ -42,7 +44,10 @@ def describe(
         rows.append(_row("mbar", ladder.at(), n, None) | {"frames": sum(ladder.frames)})
     return {
         **provenance("torch", "numpy", "openmm", "pymbar"),
-        "molecule": {"name": f"{name}, {n} x {crystal.molecule.name}"},
+        "molecule": {
+            "name": f"{name}, {n} x {crystal.molecule.name}",
+            **WATER.get(crystal.molecule.name, {}),
+        },
         "crystal": {"molecules": n, "cell_A": crystal.cell.tolist(), "source": source},
         "settings": settings.model_dump(mode="json"),
         "base_K": settings.base,
