@@ -6,7 +6,8 @@
 | `coupling` | which noise goes to which data: optimal transport over equal bodies of a crystal |
 | `diffusion` | Gaussian paths (straight, variance exploding, preserving), their scores, the reverse SDE |
 | `score_matching` | noise in levels, denoising, annealed Langevin dynamics |
-| `sphere_maps` `circle_maps` | invertible maps of spheres and circles, with their volumes: parts of normalizing flows |
+| `sphere_maps` `circle_maps` `line_maps` | invertible maps of spheres, circles and lines, with their volumes |
+| `normalizing_flow` | layers made of them, for all rigid bodies of a crystal at once |
 | `training` | the loop: batches in, averaged weights out, exact resume |
 | `epochs` `seeds` `gradient` `average` `team` | its parts: order, chance, clipping, EMA, processes |
 | `checkpoint` `training_log` | what it writes |

@@ -19,5 +19,7 @@
 | `conformers` (`conformer_rmsd` `distance_mmd` `conformer_evaluation`) | conformers: COV, MAT, energies, distances |
 | `surroundings` | shortest distances of an inorganic crystal, and which crystals are surely alike |
 | `free_energy` | differences from work, of one end or both; effective samples, overlap |
+| `multistate` | the same of many temperatures at once: MBAR |
+| `radial` | radial distribution functions, weighted |
 | `energy_agreement` | two energies of one landscape |
 """

@@ -18,4 +18,7 @@
 | `conformer_flow` | ours: positions from springs along the bonds |
 | `conformer_training` | what `nucleate train confgf` does with conformers |
 | `whole_cell_packings` | new packings of molecules in a group from it |
+| `rigid_body_flow` | crystals of rigid molecules from one temperature to another: free energies |
+| `rigid_body_flow_published` | the same as published |
+| `rigid_body_flow_training` | what `nucleate train rigid_body_flow` does with frames |
 """

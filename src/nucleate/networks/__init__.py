@@ -14,4 +14,6 @@
 | `gin` | the published network of ConfGF: a number for each pair of atoms near along the bonds |
 | `conformer` | where the atoms of a molecule should go; told hands by the faces of stereocentres |
 | `cluster_poses` | rigid molecules of a cluster, each seen from every other |
+| `lattice_sites` | sites of a crystal, known by their surroundings alone: maps of the whole lattice |
+| `site_attention` | the published conditioner of Rigid Body Flows |
 """

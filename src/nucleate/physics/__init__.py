@@ -16,5 +16,7 @@
 | `molecule_energy` | one molecule in open space: MMFF94 minima of many conformers, GFN2-xTB energies, minima and gaps |
 | `rigid_sites`, `pair_potentials` | rigid molecules of charged sites in a fixed cell (water, a user's), in batches |
 | `rigid_minimum` | their nearest minimum |
+| `molecular_dynamics`, `rigid_sampler` | their samples at a temperature: OpenMM; Hamiltonian Monte Carlo of our own |
+| `harmonic_crystal`, `tetrahedron` | systems whose free energies and samples are known exactly |
 | `relax_atoms` | all-atom relaxation with molecules and cell free, and the look at the bonds afterwards |
 """

@@ -23,6 +23,8 @@
 | `conformer_baselines` | conformers of RDKit and of chance, to be compared with |
 | `evaluate_inorganic` | crystals without molecules, asked for by their contents or from nothing |
 | `rigid_crystal` | a CIF -> rigid molecules in the built-in force field, at rest |
+| `free_energy`, `free_energy_record` | a crystal at one temperature against another; what its report draws |
+| `temperature_ladder` | frames at a ladder of temperatures |
 | `train` | a system by name on a data set -> weights |
 | `synthesize`, `import_crystals`, `data_statistics` | data sets: made by search, read from CIF files, in numbers |
 | `conformer_data`, `conformer_import`, `conformer_shards` | data sets of conformers: computed, converted; their files |
