@@ -8,7 +8,7 @@ import torch
 
 from nucleate.data.rigid_frames import RigidFrames
 from nucleate.errors import InputError
-from nucleate.generative.normalizing_flow import Bodies
+from nucleate.generative.normalizing_flow import Bodies, HarmonicScaling
 from nucleate.geometry.so3 import matrix_to_quaternion, quaternion_to_matrix, random_rotation
 from nucleate.models.rigid_body_flow import HeldCrystal, IdealCrystal, Recipe, RigidBodyFlow, ideal_crystal
 from nucleate.models.rigid_body_flow_published import PublishedFlow
@@ -180,6 +180,23 @@ def test_harmonic_scaling_is_exact_for_a_harmonic_crystal() -> None:
     exact = (3 * N - 3) / 2 * math.log(base / target)
     found = -log_w - crystal.spring_share(base, target)
     torch.testing.assert_close(found, torch.full((7,), exact, dtype=torch.float64), atol=1e-8, rtol=0)
+
+
+def test_work_there_and_back_of_a_harmonic_crystal_is_its_free_energy() -> None:
+    ideal = some_ideal()
+    crystal = HeldCrystal(springs, ideal, spring=3.0)
+    bodies = some_bodies(6)
+    still = torch.tensor([1.0, 0, 0, 0], dtype=torch.float64).expand(6, N, 4)
+    bodies = Bodies(bodies.places - bodies.places.mean(1, keepdim=True), still)
+    energies = springs(*ideal.build(bodies))
+    for base, target in ((250.0, 100.0), (100.0, 250.0)):
+        layer = HarmonicScaling(math.sqrt(target / base))
+        generator = torch.Generator().manual_seed(0)
+        log_w, _ = crystal.work(lambda b, by=layer: by(b, None), bodies, energies, base, target, generator)  # type: ignore[misc]
+        of_turns = 3 * N * math.log(layer.c)
+        exact = (3 * N - 3) / 2 * math.log(base / target)
+        found = -(log_w + crystal.spring_share(base, target)) + of_turns
+        torch.testing.assert_close(found, torch.full((6,), exact, dtype=torch.float64), atol=1e-8, rtol=0)
 
 
 def test_the_spring_holds_the_crystal_as_a_whole_alone() -> None:

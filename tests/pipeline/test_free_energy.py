@@ -1,6 +1,7 @@
 """Free energies as a user asks for them: what is written, what is refused, what goes on."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -134,3 +135,14 @@ def test_the_flow_that_ships_is_taken_where_it_fits(folder: Path) -> None:
     record = run(folder, target=100.0)
     assert record["estimates"][-1]["method"] == "flow"
     assert not (folder / "flow").exists()
+
+
+def test_a_ladder_has_both_ends_weighed_against_each_other(folder: Path, frames: RigidFrames) -> None:
+    pytest.importorskip("pymbar")
+    write_frames(replace(frames, temperature=240.0), folder / "frames" / "240.000K.safetensors")
+    record = run(folder, target=240.0, method="mbar", temperatures=2)
+    rows = {row["method"]: row for row in record["estimates"]}
+    assert list(rows) == ["fep", "harmonic", "bar", "mbar"]
+    assert rows["bar"]["frames"] == rows["mbar"]["frames"] == 2 * FRAMES
+    assert abs(rows["bar"]["difference_kT"] - rows["harmonic"]["difference_kT"]) < 3
+    assert record["energies"]["sampled"]

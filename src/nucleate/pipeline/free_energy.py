@@ -28,8 +28,8 @@ from nucleate.files import write_atomically
 from nucleate.generative.normalizing_flow import Bodies, HarmonicScaling
 from nucleate.generative.seeds import generator_of
 from nucleate.geometry.so3 import matrix_to_quaternion
-from nucleate.metrics.free_energy import FreeEnergy, one_sided
-from nucleate.metrics.multistate import Ladder, multistate
+from nucleate.metrics.free_energy import FreeEnergy, one_sided, two_sided
+from nucleate.metrics.multistate import Ladder, multistate, need_pymbar
 from nucleate.models.rigid_body_flow import (
     CRYSTAL,
     HeldCrystal,
@@ -132,7 +132,8 @@ def free_energy(
             clock.lap("flow")
         estimates = mapped(frames, settings, flow, progress)
         clock.lap("mapping")
-        record = describe(source, name, crystal, settings, frames, estimates, ladder, sampled, clock)
+        bar = None if sampled is None else both_ways(frames, sampled, settings)
+        record = describe(source, name, crystal, settings, frames, estimates, ladder, sampled, bar, clock)
         write_samples(estimates[-1], folder)
         write_atomically(folder / FREE_ENERGY, json.dumps(finite(record), indent=1) + "\n")
         write_free_energy_report(folder)
@@ -201,6 +202,7 @@ def ladder_of(
     crystal: RigidCrystal, settings: FreeEnergySettings, folder: Path, progress: Progress | None
 ) -> tuple[Ladder, RigidFrames]:
     """MBAR of frames at a geometric ladder of temperatures, and those at the target."""
+    need_pymbar()  # before hours of dynamics
     steps = geometric(settings.base, settings.target, settings.temperatures)
     sampled = [frames_at(crystal, settings, temperature, folder, progress) for temperature in steps]
     return multistate([frames.energies for frames in sampled], steps, settings.seed), sampled[-1]
@@ -302,8 +304,8 @@ def mapped(
     held = frames.part(slice(len(learnt), None)) if flow is not None else frames
     ideal = ideal_crystal(learnt) if flow is None else flow.ideal
     maps: dict[str, Map] = {
-        "fep": lambda bodies: HarmonicScaling(1.0)(bodies, None),
-        "harmonic": lambda bodies: HarmonicScaling((target / base) ** 0.5)(bodies, None),
+        "fep": scaling(base, base),
+        "harmonic": scaling(base, target),
     }
     maps = {"fep": maps["fep"]} if settings.method == "fep" else maps
     if flow is not None:
@@ -346,6 +348,26 @@ def _estimate(
     )
     log_w = torch.cat(weights)
     return Estimate(name, one_sided(log_w, settings.seed), log_w, samples)
+
+
+def scaling(base: float, target: float) -> Map:
+    """Harmonic scaling from one temperature (K) to another; from one to itself it does nothing."""
+    layer = HarmonicScaling((target / base) ** 0.5)
+    return lambda bodies: layer(bodies, None)
+
+
+def both_ways(frames: RigidFrames, sampled: RigidFrames, settings: FreeEnergySettings) -> FreeEnergy:
+    """Bennett's acceptance ratio of harmonic scaling, from frames of the base and of the target."""
+    sampled = with_energies(sampled)
+    crystal = held_crystal(frames, ideal_crystal(frames))
+    ends = ((frames, settings.base, settings.target), (sampled, settings.target, settings.base))
+    works = []
+    for own, here, there in ends:
+        generator = generator_of(settings.seed, "shift", "both ways", f"{here} K")
+        bodies = crystal.ideal.represent(own)
+        log_w, _ = crystal.work(scaling(here, there), bodies, own.energies, here, there, generator)
+        works.append(log_w + crystal.spring_share(here, there))
+    return two_sided(works[0], works[1], settings.seed)
 
 
 def write_samples(estimate: Estimate, folder: Path) -> None:

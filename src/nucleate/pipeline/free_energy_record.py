@@ -35,11 +35,14 @@ def describe(
     estimates: Sequence["Estimate"],
     ladder: Ladder | None,
     sampled: RigidFrames | None,
+    bar: FreeEnergy | None,
     clock: Stopwatch,
 ) -> dict[str, Any]:
     """Everything, JSON-ready but for numbers that are not finite."""
     n, last = len(crystal.places), estimates[-1]
     rows = [_row(one.method, one.found, n, one.log_w) for one in estimates]
+    if bar is not None and sampled is not None:
+        rows.append(_row("bar", bar, n, None) | {"frames": len(frames) + len(sampled)})
     if ladder is not None:
         rows.append(_row("mbar", ladder.at(), n, None) | {"frames": sum(ladder.frames)})
     return {

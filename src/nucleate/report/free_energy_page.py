@@ -24,7 +24,7 @@ STATES = (
     "reweighted",
     "sampled",
 )  # of what a curve tells; the last by dynamics at the target
-METHODS = ("fep", "harmonic", "flow", "mbar")  # in the order of the table and the legends
+METHODS = ("fep", "harmonic", "flow", "bar", "mbar")  # in the order of the table and the legends
 DRAWN = {"estimates", "ladder", "energies", "work", "radial", "convergence"}  # sent as tables and plots
 Column = list[float | int | None]
 

@@ -4,6 +4,7 @@ const METHODS = {
   fep: { name: "No map", words: "No map: plain perturbation", tone: "--fep", dash: "2 4" },
   harmonic: { name: "Harmonic map", words: "Harmonic map: displacements scaled", tone: "--harmonic", dash: "8 4" },
   flow: { name: "Flow", words: "Flow: a learnt map", tone: "--flow", dash: null },
+  bar: { name: "Both ways", words: "Harmonic map both ways: Bennett's ratio", tone: "--other", dash: "4 3" },
   mbar: { name: "Ladder", words: "Ladder of temperatures: MBAR", tone: "--mbar", dash: "10 3 2 3" },
 };
 const methodOf = (name) => METHODS[name] ?? { name: String(name), words: String(name), tone: "--other", dash: "5 3" };
