@@ -16,7 +16,6 @@ from nucleate.physics.parameters import BOLTZMANN
 from nucleate.physics.rigid_sites import TIP4P_EW
 from nucleate.pipeline import temperature_ladder as room
 from nucleate.pipeline.temperature_ladder import (
-    LadderSettings,
     RigidCrystal,
     geometric,
     sample_frames,
@@ -86,8 +85,12 @@ def test_files_of_another_run_are_refused(oscillators: list[tuple[float, int, in
 @pytest.mark.extra
 def test_free_energies_of_a_ladder(oscillators: list[tuple[float, int, int]], tmp_path: Path) -> None:
     pytest.importorskip("pymbar")
-    settings = LadderSettings(base=250.0, target=150.0, temperatures=3, frames=200)
-    found = temperature_ladder(ICE, tmp_path, settings, replace(QUICK, chunk=100))
+    quick = replace(QUICK, chunk=100)
+    found, sampled = temperature_ladder(
+        geometric(250.0, 150.0, 3),
+        lambda T, seed: sample_frames(ICE, T, 200, tmp_path / f"{T:.3f}K.safetensors", seed, quick),
+    )
+    assert [len(frames) for frames in sampled] == [200] * 3
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         "150.000K.safetensors",
         "193.649K.safetensors",
@@ -102,7 +105,7 @@ def test_without_pymbar_nothing_is_sampled(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pymbar", None)
     with pytest.raises(InputError, match=r"nucleate\[free-energy\]"):
-        temperature_ladder(ICE, tmp_path)
+        temperature_ladder([250.0, 200.0], lambda T, seed: sample_frames(ICE, T, 20, tmp_path / "a", seed))
     assert oscillators == []
 
 

@@ -29,7 +29,7 @@ from nucleate.generative.normalizing_flow import Bodies, HarmonicScaling
 from nucleate.generative.seeds import generator_of
 from nucleate.geometry.so3 import matrix_to_quaternion
 from nucleate.metrics.free_energy import FreeEnergy, one_sided, two_sided
-from nucleate.metrics.multistate import Ladder, multistate, need_pymbar
+from nucleate.metrics.multistate import Ladder
 from nucleate.models.rigid_body_flow import (
     CRYSTAL,
     HeldCrystal,
@@ -47,7 +47,7 @@ from nucleate.pipeline.folders import hold_folder, make_folder
 from nucleate.pipeline.free_energy_record import describe
 from nucleate.pipeline.predict import Stopwatch
 from nucleate.pipeline.rigid_crystal import rigid_crystal
-from nucleate.pipeline.temperature_ladder import RigidCrystal, geometric, sample_frames
+from nucleate.pipeline.temperature_ladder import RigidCrystal, geometric, sample_frames, temperature_ladder
 from nucleate.pipeline.train import WEIGHTS, train
 from nucleate.report.folder import FREE_ENERGY, finite
 from nucleate.report.free_energy_page import write_free_energy_report
@@ -121,7 +121,7 @@ def free_energy(
             raise InputError(
                 f"{folder} holds a free energy already; choose another folder with -o, or go on with --resume"
             )
-        frames = with_energies(frames_at(crystal, settings, settings.base, folder, progress))
+        frames = with_energies(frames_at(crystal, settings, folder, settings.base, settings.seed, progress))
         clock.lap("dynamics")
         ladder, sampled, flow = None, None, None
         if settings.method == "mbar":
@@ -159,15 +159,16 @@ def crystal_of(source: str, n: int, water: str) -> tuple[RigidCrystal, str]:
 def frames_at(
     crystal: RigidCrystal,
     settings: FreeEnergySettings,
-    temperature: float,
     folder: Path,
+    temperature: float,
+    seed: int,
     progress: Progress | None,
 ) -> RigidFrames:
     """Sampled by OpenMM where it can (water) and is installed, else by Hamiltonian Monte Carlo of our own."""
     file = folder / "frames" / f"{temperature:.3f}K.safetensors"
     if settings.sampler == "openmm" or (settings.sampler == "auto" and openmm_can(crystal)):
-        return sample_frames(crystal, temperature, settings.frames, file, settings.seed, progress=progress)
-    return own_frames(crystal, temperature, settings.frames, file, settings.seed, progress)
+        return sample_frames(crystal, temperature, settings.frames, file, seed, progress=progress)
+    return own_frames(crystal, temperature, settings.frames, file, seed, progress)
 
 
 def openmm_can(crystal: RigidCrystal) -> bool:
@@ -202,10 +203,11 @@ def ladder_of(
     crystal: RigidCrystal, settings: FreeEnergySettings, folder: Path, progress: Progress | None
 ) -> tuple[Ladder, RigidFrames]:
     """MBAR of frames at a geometric ladder of temperatures, and those at the target."""
-    need_pymbar()  # before hours of dynamics
     steps = geometric(settings.base, settings.target, settings.temperatures)
-    sampled = [frames_at(crystal, settings, temperature, folder, progress) for temperature in steps]
-    return multistate([frames.energies for frames in sampled], steps, settings.seed), sampled[-1]
+    ladder, sampled = temperature_ladder(
+        steps, lambda T, seed: frames_at(crystal, settings, folder, T, seed, progress), settings.seed
+    )
+    return ladder, sampled[-1]
 
 
 # ------------------------------------------------------------------ the flow

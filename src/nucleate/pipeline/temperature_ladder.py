@@ -1,17 +1,15 @@
 """Free energies of a crystal of rigid molecules at several temperatures, by dynamics at each of them and MBAR.
 
-    base, target --> geometric ladder --dynamics--> FOLDER/250.000K.safetensors ... --> MBAR --> Ladder
+    base, target --> geometric ladder --dynamics, each in a file--> frames --> MBAR --> Ladder
 
 What is finished is kept: a run that was stopped goes on from the last frame in each file.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
 
 from jaxtyping import Float
-from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from nucleate.data.rigid_frames import RigidFrames, how_made, joined, read_frames, write_frames
@@ -37,44 +35,17 @@ class RigidCrystal:
     )
 
 
-class LadderSettings(BaseModel, frozen=True, extra="forbid"):
-    """Temperatures and how long each is sampled. A frame each 0.5 ps, 10,000 of them, is what was published."""
-
-    base: PositiveFloat = 250.0  # K
-    target: PositiveFloat = 100.0  # K
-    temperatures: Annotated[int, Field(ge=2)] = 5  # with base and target
-    frames: PositiveInt = 10_000  # at each
-    seed: NonNegativeInt = 0
-
-
 def temperature_ladder(
-    crystal: RigidCrystal,
-    folder: Path,
-    settings: LadderSettings | None = None,
-    dynamics: DynamicsSettings | None = None,
-    progress: Progress | None = None,
-) -> Ladder:
-    """Free energies of a crystal at each temperature against the base, in kT of each.
+    temperatures: Sequence[float], frames_at: Callable[[float, int], RigidFrames], seed: int = 0
+) -> tuple[Ladder, list[RigidFrames]]:
+    """Free energies of a crystal at each temperature (K) against the first, in kT of each, and the frames of each.
 
-    Frames of earlier runs in the folder are gone on with; where there are more of them than asked for, all count.
-    Raises InputError where OpenMM or pymbar are missing, and for frames made with other settings.
+    `frames_at(temperature, seed)` samples, or knows samples. Raises InputError where pymbar is missing, before anything
+    is sampled.
     """
-    settings = settings or LadderSettings()
-    need_pymbar()  # before hours of dynamics
-    ladder = geometric(settings.base, settings.target, settings.temperatures)
-    sampled = [
-        sample_frames(
-            crystal,
-            temperature,
-            settings.frames,
-            folder / f"{temperature:.3f}K.safetensors",
-            settings.seed + RUNG * k,
-            dynamics,
-            progress,
-        )
-        for k, temperature in enumerate(ladder)
-    ]
-    return multistate([frames.energies for frames in sampled], ladder, settings.seed)
+    need_pymbar()
+    sampled = [frames_at(temperature, seed + RUNG * k) for k, temperature in enumerate(temperatures)]
+    return multistate([frames.energies for frames in sampled], temperatures, seed), sampled
 
 
 def geometric(base: float, target: float, temperatures: int) -> list[float]:
