@@ -274,8 +274,8 @@ def test_an_option_of_the_command_line_replaces_a_setting(tmp_path: Path) -> Non
 )
 def test_settings_of_the_examples_are_read(path: Path):
     """And those of the shipped weights are the ones of their files."""
-    name = path.stem.partition("_")[0]
-    if name in ("crystalflow", "crystallization", "confgf"):
+    name = path.stem if path.stem == "rigid_body_flow" else path.stem.partition("_")[0]
+    if name in ("crystalflow", "crystallization", "confgf", "rigid_body_flow"):
         read_settings(path, system_named(name))
         return
     _, model = read_settings(path, system_named("molcrystalflow"))

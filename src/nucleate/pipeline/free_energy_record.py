@@ -1,6 +1,7 @@
 """free_energy.json: estimates, and what a report draws of them."""
 
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -46,7 +47,7 @@ def describe(
     if ladder is not None:
         rows.append(_row("mbar", ladder.at(), n, None) | {"frames": sum(ladder.frames)})
     return {
-        **provenance("torch", "numpy", "openmm", "pymbar"),
+        **provenance("torch", "numpy", *(extra for extra in ("openmm", "pymbar") if find_spec(extra))),
         "molecule": {
             "name": f"{name}, {n} x {crystal.molecule.name}",
             **WATER.get(crystal.molecule.name, {}),
