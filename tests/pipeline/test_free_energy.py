@@ -129,6 +129,9 @@ def test_our_own_sampler_stands_in_for_dynamics(tmp_path: Path, monkeypatch: pyt
     assert found.energies.isfinite().all()
     again = own_frames(crystal, 200.0, 16, tmp_path / "a.safetensors", 1, None)
     assert again.energies.equal(found.energies)
+    other, _ = crystal_of("ice-xi", 16, "tip4p-ew")
+    with pytest.raises(InputError, match="frames of the same crystal"):
+        own_frames(other, 200.0, 16, tmp_path / "a.safetensors", 1, None)
 
 
 def test_the_flow_that_ships_is_taken_where_it_fits(folder: Path) -> None:

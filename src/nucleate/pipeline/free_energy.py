@@ -179,9 +179,18 @@ def openmm_can(crystal: RigidCrystal) -> bool:
 def own_frames(
     crystal: RigidCrystal, temperature: float, frames: int, path: Path, seed: int, progress: Progress | None
 ) -> RigidFrames:
-    """By `rigid_sampler`, a few chains at once; a file of as many frames is kept as it is."""
-    if path.exists() and len(found := read_frames(path)) >= frames:
-        return found
+    """By `rigid_sampler`, a few chains at once; a file of as many frames is kept as it is.
+
+    Raises InputError for a file of another crystal.
+    """
+    if path.exists():
+        found = read_frames(path)
+        if found.molecule.name != crystal.molecule.name or not found.cell.equal(crystal.cell):
+            raise InputError(
+                f"expected frames of the same crystal in {path}, got others; choose another with -o"
+            )
+        if len(found) >= frames:
+            return found
     tell = progress or (lambda *_: None)
     chains = min(CHAINS, frames)
     energy = SiteEnergy(crystal.molecule, len(crystal.places), crystal.cell, hands=crystal.hands)
