@@ -46,7 +46,7 @@ def free_energy(
 
     settings = FreeEnergySettings.model_validate(
         {
-            "base": t_base, "target": t_target, "method": method, "sampler": sampler, "frames": frames,
+            "t_base": t_base, "t_target": t_target, "method": method, "sampler": sampler, "frames": frames,
             "temperatures": temperatures, "steps": steps, "minutes": minutes, "seed": seed,
         }
     )  # fmt: skip

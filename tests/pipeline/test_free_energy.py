@@ -20,7 +20,7 @@ from nucleate.physics.rigid_sites import TIP4P_EW, SiteEnergy
 from nucleate.pipeline.free_energy import FreeEnergySettings, crystal_of, free_energy, own_frames
 
 FRAMES = 100
-SMALL = {"frames": FRAMES, "sampler": "own", "steps": 2, "target": 150.0}  # no flow ships for it
+SMALL = {"frames": FRAMES, "sampler": "own", "steps": 2, "t_target": 150.0}  # no flow ships for it
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +96,7 @@ def test_weights_can_be_given_and_those_of_another_crystal_are_refused(folder: P
     with pytest.raises(InputError, match="flow of this crystal from 250 to 50 K"):
         free_energy(
             "ice-xi",
-            settings=settings.model_copy(update={"target": 50.0}),
+            settings=settings.model_copy(update={"t_target": 50.0}),
             output=other,
             weights=weights,
             resume=True,
@@ -135,7 +135,7 @@ def test_our_own_sampler_stands_in_for_dynamics(tmp_path: Path, monkeypatch: pyt
 
 
 def test_the_flow_that_ships_is_taken_where_it_fits(folder: Path) -> None:
-    record = run(folder, target=100.0)
+    record = run(folder, t_target=100.0)
     assert record["estimates"][-1]["method"] == "flow"
     assert not (folder / "flow").exists()
 
@@ -143,7 +143,7 @@ def test_the_flow_that_ships_is_taken_where_it_fits(folder: Path) -> None:
 def test_a_ladder_has_both_ends_weighed_against_each_other(folder: Path, frames: RigidFrames) -> None:
     pytest.importorskip("pymbar")
     write_frames(replace(frames, temperature=240.0), folder / "frames" / "240.000K.safetensors")
-    record = run(folder, target=240.0, method="mbar", temperatures=2)
+    record = run(folder, t_target=240.0, method="mbar", temperatures=2)
     rows = {row["method"]: row for row in record["estimates"]}
     assert list(rows) == ["fep", "harmonic", "bar", "mbar"]
     assert rows["bar"]["frames"] == rows["mbar"]["frames"] == 2 * FRAMES

@@ -66,8 +66,8 @@ LEARNT = 0.8  # share of the frames, the first ones, that a flow learns from; es
 class FreeEnergySettings(BaseModel, frozen=True, extra="forbid"):
     """What `nucleate free-energy` was asked for."""
 
-    base: PositiveFloat = 250.0  # K
-    target: PositiveFloat = 100.0  # K
+    t_base: PositiveFloat = 250.0  # K
+    t_target: PositiveFloat = 100.0  # K
     method: Literal["flow", "harmonic", "fep", "mbar"] = "flow"
     sampler: Literal["auto", "openmm", "own"] = "auto"
     frames: Annotated[int, Field(ge=100)] = 4000  # at each temperature
@@ -121,7 +121,7 @@ def free_energy(
             raise InputError(
                 f"{folder} holds a free energy already; choose another folder with -o, or go on with --resume"
             )
-        frames = with_energies(frames_at(crystal, settings, folder, settings.base, settings.seed, progress))
+        frames = with_energies(frames_at(crystal, settings, folder, settings.t_base, settings.seed, progress))
         clock.lap("dynamics")
         ladder, sampled, flow = None, None, None
         if settings.method == "mbar":
@@ -212,7 +212,7 @@ def ladder_of(
     crystal: RigidCrystal, settings: FreeEnergySettings, folder: Path, progress: Progress | None
 ) -> tuple[Ladder, RigidFrames]:
     """MBAR of frames at a geometric ladder of temperatures, and those at the target."""
-    steps = geometric(settings.base, settings.target, settings.temperatures)
+    steps = geometric(settings.t_base, settings.t_target, settings.temperatures)
     ladder, sampled = temperature_ladder(
         steps, lambda T, seed: frames_at(crystal, settings, folder, T, seed, progress), settings.seed
     )
@@ -241,7 +241,7 @@ def flow_of_run(
     found = read_weights(weights, SYSTEM)
     if not fits(found, crystal, settings):
         raise InputError(
-            f"expected the flow of this crystal from {settings.base:g} to {settings.target:g} K, got another's in "
+            f"expected the flow of this crystal from {settings.t_base:g} to {settings.t_target:g} K, got another's in "
             f"{weights}; leave --weights out to train one"
         )
     return flow_of(found)
@@ -257,7 +257,7 @@ def trained_flow(settings: FreeEnergySettings, folder: Path, resume: bool, progr
             "average": 0.98, "validate_every": max(1, settings.steps // 10), "checkpoint_minutes": 2.0,
             "monitor": "loss", "seed": settings.seed, "tensorboard": False,
         },
-        "model": {"target": settings.target, "held": round(1 - LEARNT, 6), "batch": 64},
+        "model": {"target": settings.t_target, "held": round(1 - LEARNT, 6), "batch": 64},
     }  # fmt: skip
     text = "\n".join(
         f"[{name}]\n" + "".join(f"{key} = {json.dumps(value)}\n" for key, value in values.items())
@@ -266,7 +266,7 @@ def trained_flow(settings: FreeEnergySettings, folder: Path, resume: bool, progr
     write_atomically(own / "settings.toml", text)
     going_on = resume and (own / "checkpoint.safetensors").exists()
     trained = train(
-        SYSTEM, folder / "frames" / f"{settings.base:.3f}K.safetensors", own, settings=own / "settings.toml",
+        SYSTEM, folder / "frames" / f"{settings.t_base:.3f}K.safetensors", own, settings=own / "settings.toml",
         resume=going_on, minutes=settings.minutes, progress=progress,
     )  # fmt: skip
     return trained.folder / WEIGHTS
@@ -283,8 +283,8 @@ def fits(weights: Weights, crystal: RigidCrystal, settings: FreeEnergySettings) 
     same = same and len(weights.tensors["places"]) == len(crystal.places)
     return (
         same
-        and weights.settings(FlowSettings).target == settings.target
-        and about.get("base", settings.base) == settings.base
+        and weights.settings(FlowSettings).target == settings.t_target
+        and about.get("base", settings.t_base) == settings.t_base
     )
 
 
@@ -310,7 +310,7 @@ def mapped(
     These are the last fifth where a flow may have learnt from the others.
     """
     tell = progress or (lambda *_: None)
-    base, target = settings.base, settings.target
+    base, target = settings.t_base, settings.t_target
     learnt = frames.part(slice(0, int(LEARNT * len(frames))))
     held = frames.part(slice(len(learnt), None)) if flow is not None else frames
     ideal = ideal_crystal(learnt) if flow is None else flow.ideal
@@ -344,15 +344,15 @@ def _estimate(
             bodies.places.split(CHUNK), bodies.turns.split(CHUNK), frames.energies.split(CHUNK)
         ):
             log_w, moved = crystal.work(
-                one, Bodies(places, turns), energy, settings.base, settings.target, generator
+                one, Bodies(places, turns), energy, settings.t_base, settings.t_target, generator
             )
-            weights.append(log_w + crystal.spring_share(settings.base, settings.target))
+            weights.append(log_w + crystal.spring_share(settings.t_base, settings.t_target))
             parts.append(crystal.ideal.build(moved))
             energies.append(crystal.energy(*parts[-1]))
     places, rotations = (torch.cat(x) for x in zip(*parts))
     samples = replace(
         frames,
-        temperature=settings.target,
+        temperature=settings.t_target,
         places=places,
         turns=matrix_to_quaternion(rotations),
         energies=torch.cat(energies),
@@ -371,7 +371,7 @@ def both_ways(frames: RigidFrames, sampled: RigidFrames, settings: FreeEnergySet
     """Bennett's acceptance ratio of harmonic scaling, from frames of the base and of the target."""
     sampled = with_energies(sampled)
     crystal = held_crystal(frames, ideal_crystal(frames))
-    ends = ((frames, settings.base, settings.target), (sampled, settings.target, settings.base))
+    ends = ((frames, settings.t_base, settings.t_target), (sampled, settings.t_target, settings.t_base))
     works = []
     for own, here, there in ends:
         generator = generator_of(settings.seed, "shift", "both ways", f"{here} K")
