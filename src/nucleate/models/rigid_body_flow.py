@@ -34,7 +34,13 @@ from nucleate.generative.normalizing_flow import (
 )
 from nucleate.generative.sphere_maps import ProjectiveGradient, ProjectiveLinear
 from nucleate.geometry.so3 import matrix_to_quaternion, nearest_rotation, quaternion_to_matrix
-from nucleate.networks.lattice_sites import LatticeConditioner, LatticeGenerator, SiteEmbedding, site_edges
+from nucleate.networks.lattice_sites import (
+    LatticeConditioner,
+    LatticeGenerator,
+    SiteEdges,
+    SiteEmbedding,
+    site_edges,
+)
 from nucleate.physics.parameters import BOLTZMANN
 from nucleate.physics.rigid_minimum import nearest_minimum
 
@@ -99,8 +105,11 @@ class HeldCrystal:
 
     def reduced(self, bodies: Bodies, temperature: float) -> Float[Tensor, " batch"]:
         """Energy / kT."""
-        held = self.spring / 2 * self.ideal.shift(bodies).square().sum(-1)
-        return (self.energy(*self.ideal.build(bodies)) + held) / (BOLTZMANN * temperature)
+        return (self.energy(*self.ideal.build(bodies)) + self.held(bodies)) / (BOLTZMANN * temperature)
+
+    def held(self, bodies: Bodies) -> Float[Tensor, " batch"]:
+        """The energy of the spring (eV)."""
+        return self.spring / 2 * self.ideal.shift(bodies).square().sum(-1)
 
     def spring_share(self, base: float, target: float) -> float:
         """What the spring adds to F_B - F_A (each over its kT): -3/2 ln(2 pi kT / spring) at each temperature."""
@@ -112,7 +121,9 @@ class HeldCrystal:
             return bodies
         sigma = math.sqrt(BOLTZMANN * temperature / self.spring)
         shape = (len(bodies.places), 1, 3)
-        shift = sigma * torch.randn(shape, generator=generator, dtype=bodies.places.dtype)
+        shift = sigma * torch.randn(
+            shape, generator=generator, dtype=bodies.places.dtype, device=generator.device
+        )
         axes = self.ideal.axes.to(bodies.places)
         away = (axes.mT @ (shift / math.sqrt(len(self.ideal.places)))[..., None])[..., 0]
         return Bodies(bodies.places + away, bodies.turns)
@@ -133,8 +144,7 @@ class HeldCrystal:
         """
         start = self.shifted(bodies, base, generator)
         moved, grown = flow(start)
-        held = self.spring / 2 * self.ideal.shift(start).square().sum(-1)
-        before = (energies + held.double()) / (BOLTZMANN * base)
+        before = (energies + self.held(start).double()) / (BOLTZMANN * base)
         after = self.reduced(moved, target).double()
         if softened:
             usual = after.detach().median() + HIGH
@@ -185,6 +195,8 @@ class RigidBodyFlow(nn.Module):
         self.register_buffer("cell", ideal.cell.clone())
         hands = torch.ones_like(ideal.places[:, 0]) if ideal.hands is None else ideal.hands
         self.register_buffer("hands", hands.clone())
+        self._edges: SiteEdges | None = None  # found once, and again after another crystal is loaded
+        self.register_load_state_dict_post_hook(_forget_edges)
         self.embedding = SiteEmbedding(recipe.width)
         self.scaling = HarmonicScaling(recipe.c)
         self.chain = Chain(layers_of(recipe))
@@ -206,9 +218,10 @@ class RigidBodyFlow(nn.Module):
         return bodies, grown + more
 
     def _sites(self) -> object:
-        edges = site_edges(self.places, self.ideal.axes, self.cell, self.recipe.radius)
+        if self._edges is None:
+            self._edges = site_edges(self.places, self.ideal.axes, self.cell, self.recipe.radius)
         kind = next(self.embedding.parameters())
-        return self.embedding(edges.to(kind))
+        return self.embedding(self._edges.to(kind))
 
     def on(self, ideal: IdealCrystal) -> "RigidBodyFlow":
         """The same weights for another crystal of the same molecule, such as a larger cell."""
@@ -216,6 +229,10 @@ class RigidBodyFlow(nn.Module):
         own = {name: value for name, value in self.state_dict().items() if name not in CRYSTAL}
         other.load_state_dict(own, strict=False)
         return other
+
+
+def _forget_edges(flow: nn.Module, _: object) -> None:
+    flow._edges = None  # type: ignore[assignment]
 
 
 def layers_of(recipe: Recipe) -> list[FlowLayer]:

@@ -21,6 +21,7 @@ from nucleate.errors import InputError
 from nucleate.generative.epochs import EpochBatches
 from nucleate.generative.normalizing_flow import Bodies
 from nucleate.generative.system import Lesson, System
+from nucleate.generative.training import mapped
 from nucleate.geometry.so3 import quaternion_to_matrix
 from nucleate.metrics.free_energy import effective_share, one_sided
 from nucleate.models.rigid_body_flow import (
@@ -98,9 +99,8 @@ class FlowTraining:
 
         `gap` is the loss above that difference: KL(F#p_A | p_B), as far as the difference is right.
         """
-        log_w, _ = self.crystal.work(
-            self.flow, self.held.bodies, self.held.energies, self.base, self.target, generator
-        )
+        held = mapped(self.held, lambda tensor: tensor.to(generator.device))
+        log_w, _ = self.crystal.work(self.flow, held.bodies, held.energies, self.base, self.target, generator)
         log_w = log_w + self.crystal.spring_share(self.base, self.target)
         found = one_sided(log_w)
         loss = -float(log_w.mean())
