@@ -52,16 +52,6 @@ def test_parts_of_frames_join_to_the_whole(tmp_path: Path) -> None:
         joined([parts[0], replace(parts[1], molecule=TIP4P_ICE)])
 
 
-def test_a_drift_of_all_molecules_is_taken_away() -> None:
-    frames = some_frames()
-    ideal = torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    drift = torch.linspace(0, 20, 5, dtype=torch.float64)[:, None, None] * torch.ones(3).double()
-    one, other = frames.centred_on(ideal), replace(frames, places=frames.places + drift).centred_on(ideal)
-    torch.testing.assert_close(one.places, other.places)
-    torch.testing.assert_close((one.places - ideal).mean(1), torch.zeros(5, 3).double())
-    torch.testing.assert_close(one.places[:, 1] - one.places[:, 0], frames.places[:, 1] - frames.places[:, 0])
-
-
 def test_other_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "frames.safetensors"
     with pytest.raises(InputError, match="found none"):

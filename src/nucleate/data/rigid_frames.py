@@ -64,14 +64,6 @@ class RigidFrames:
             self, places=self.places[frames], turns=self.turns[frames], energies=self.energies[frames]
         )
 
-    def centred_on(self, ideal: Float[Tensor, "molecules 3"]) -> "RigidFrames":
-        """Each frame moved as a whole (Å), so that its places are about the ideal ones on average.
-
-        Nothing holds a periodic crystal where it is: thermostats let it wander, and no energy depends on it.
-        """
-        drift = (self.places - ideal.to(self.places)).mean(1, keepdim=True)
-        return replace(self, places=self.places - drift)
-
 
 def joined(parts: Sequence[RigidFrames]) -> RigidFrames:
     """Frames one after the other; molecule, cell and temperature are those of the first part.

@@ -41,7 +41,7 @@ from nucleate.models.rigid_body_flow import (
 from nucleate.models.rigid_body_flow_published import PublishedFlow
 from nucleate.models.rigid_body_flow_training import FlowSettings, flow_for, held_crystal, with_energies
 from nucleate.physics.rigid_sampler import sample
-from nucleate.physics.rigid_sites import TIP4P_EW, TIP4P_ICE, SiteEnergy
+from nucleate.physics.rigid_sites import TIP4P_EW, TIP4P_ICE
 from nucleate.pipeline.composition import folder_name
 from nucleate.pipeline.folders import hold_folder, make_folder
 from nucleate.pipeline.free_energy_record import describe
@@ -193,7 +193,7 @@ def own_frames(
             return found
     tell = progress or (lambda *_: None)
     chains = min(CHAINS, frames)
-    energy = SiteEnergy(crystal.molecule, len(crystal.places), crystal.cell, hands=crystal.hands)
+    energy = crystal.potential
     made = sample(
         energy, crystal.places, crystal.turns, temperature, -(-frames // chains), BETWEEN, chains, seed, SETTLING,
         progress=lambda done, of: tell(f"{temperature:.1f} K", done, of, "Monte Carlo"),

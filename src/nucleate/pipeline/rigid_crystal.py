@@ -25,7 +25,7 @@ from nucleate.geometry.so3 import matrix_to_quaternion
 from nucleate.physics.charges import mmff_charges
 from nucleate.physics.parameters import EXP6, atom_types
 from nucleate.physics.rigid_minimum import nearest_minimum
-from nucleate.physics.rigid_sites import RigidSites, SiteEnergy
+from nucleate.physics.rigid_sites import RigidSites
 from nucleate.pipeline.temperature_ladder import RigidCrystal
 
 CUTOFF = 6.0  # Å: hydrogen bonds and first neighbours; what lies beyond is a constant of the cell
@@ -59,7 +59,7 @@ def as_published(path: Path, cutoff: float = CUTOFF, most: int = MOST) -> RigidC
 
 def at_rest(crystal: RigidCrystal) -> RigidCrystal:
     """Places and turns at the nearest minimum; the cell stays."""
-    energy = SiteEnergy(crystal.molecule, len(crystal.places), crystal.cell, hands=crystal.hands)
+    energy = crystal.potential
     places, turns = nearest_minimum(energy, crystal.places, crystal.turns)
     return replace(crystal, places=places, turns=turns)
 

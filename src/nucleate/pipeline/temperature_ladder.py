@@ -16,7 +16,7 @@ from nucleate.data.rigid_frames import RigidFrames, how_made, joined, read_frame
 from nucleate.errors import InputError
 from nucleate.metrics.multistate import Ladder, multistate, need_pymbar
 from nucleate.physics.molecular_dynamics import DynamicsSettings, simulate
-from nucleate.physics.rigid_sites import RigidSites
+from nucleate.physics.rigid_sites import RigidSites, SiteEnergy
 
 Progress = Callable[[str, int, int, str], None]  # stage, done, asked, a word
 RUNG = 10_007  # between the seeds of one temperature and the next
@@ -33,6 +33,11 @@ class RigidCrystal:
     hands: Float[Tensor, " molecules"] | None = (
         None  # -1 for mirror images of the molecule; None: there are none
     )
+
+    @property
+    def potential(self) -> SiteEnergy:
+        """The energy of its molecules in its cell, with the widest cut-off that fits."""
+        return SiteEnergy(self.molecule, len(self.places), self.cell, hands=self.hands)
 
 
 def temperature_ladder(
