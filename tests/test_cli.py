@@ -193,7 +193,7 @@ def test_files_that_cannot_be_searched(name: str, tmp_path: Path, refused: Calla
         ("--budget 0", "--budget"),
         ("--budget 1e999h", "--budget"),
         ("--keep 0", "--keep: input should be greater than 0"),
-        ("--workers 0", "--workers: input should be greater than 0"),
+        ("--workers 0", "'--workers': Input should be greater than or equal to 1"),
         ("--workers 100000", "--workers: input should be less than or equal to 256"),
         ("--relax-steps -1", "--relax-steps"),
         ("--sequence golden", "--sequence: input should be 'sobol' or 'random', got 'golden'"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from nucleate.cli_inorganic import conditions
+from nucleate.cli.generate_inorganic import conditions
 from nucleate.crystal.sites import sites_from_cif
 from nucleate.errors import InputError
 from tests.pipeline.conftest import start_program

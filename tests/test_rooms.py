@@ -48,6 +48,5 @@ def test_imports_only_go_up(path: Path) -> None:
     room = path.relative_to(SOURCE).parts[0].removesuffix(".py")
     if room in FREE:
         return
-    room = "cli" if room.startswith("cli_") else room  # a sub-app of the command line
     allowed = ROOMS[: ROOMS.index(room) + 1]
     assert _imported_rooms(path) <= set(allowed)

@@ -1,11 +1,13 @@
 """`nucleate crystallize`: parse, call the verb, print what came of it."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from nucleate.cli.options import AsJson, Resume, Seed, Weights, use_threads
+from nucleate.cli.terminal import errors, out, print_rows, progress_bar
 
 SHOWN = 20  # rows of the table
 
@@ -25,20 +27,15 @@ def crystallize(
     molecules: Annotated[
         int, typer.Option(help="Molecules in the cluster, where the source leaves it open.")
     ] = 17,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="What nucleate train crystallization wrote; those of the package if not given."),
-    ] = None,
+    weights: Weights = None,
     steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 8,
     relax: Annotated[
         bool, typer.Option(help="Relax the clusters in the force field, in open space; surfaces rearrange.")
     ] = False,
     cell: Annotated[bool, typer.Option(help="Look for a lattice, and relax the crystal.")] = True,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same files.")] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on in a folder, or add samples to it.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print run.json.")] = False,
+    seed: Seed = 0,
+    resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Order a loose cluster of molecules with a learned flow, and find the crystal in it.
 
@@ -48,9 +45,6 @@ def crystallize(
 
     Example: nucleate crystallize experiment.cif --seed 3 -o compared
     """
-    import torch
-
-    from nucleate.cli import _cores, errors, progress_bar
     from nucleate.pipeline.composition import default_name
     from nucleate.pipeline.crystallize import CrystallizeSettings
     from nucleate.pipeline.crystallize import crystallize as run
@@ -59,7 +53,7 @@ def crystallize(
         n=n, molecules=molecules, weights=weights, steps=steps, relax=relax, cell=cell, seed=seed
     )
     folder = output or Path("results") / f"{default_name(source, source)}-cluster"
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 0) or _cores())
+    use_threads()
     with progress_bar() as tell:
         made = run(source, settings, folder, tell, resume)
     if as_json:
@@ -73,9 +67,8 @@ def crystallize(
 
 
 def _show(rows: list[dict[str, Any]], run: dict[str, Any], folder: Path) -> None:
-    from nucleate.cli import _print_rows, out
 
-    _print_rows([_line(row) for row in rows[:SHOWN]], False)
+    print_rows([_line(row) for row in rows[:SHOWN]], False)
     if len(rows) > SHOWN:
         out.print(f"and {len(rows) - SHOWN} more in {folder / 'samples.parquet'}")
     counts = run["counts"]

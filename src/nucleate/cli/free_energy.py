@@ -6,33 +6,51 @@ from typing import Annotated, Any
 
 import typer
 
+from nucleate.cli.options import AsJson, Resume, Seed, minutes, one_of
+from nucleate.cli.terminal import out, print_rows, progress_bar
+
 
 def free_energy(
     crystal: Annotated[str, typer.Argument(help="ice-xi, or a CIF file of a crystal of one rigid molecule.")],
     n: Annotated[int, typer.Option("-n", "--n", help="Molecules of ice-xi: 16, 128 or 432.")] = 16,
-    water: Annotated[str, typer.Option(help="Of ice-xi: tip4p-ew or tip4p-ice.")] = "tip4p-ew",
+    water: Annotated[
+        str, one_of("tip4p-ew", "tip4p-ice", help="Of ice-xi: tip4p-ew or tip4p-ice.")
+    ] = "tip4p-ew",
     t_base: Annotated[float, typer.Option(help="K, where dynamics sample.")] = 250.0,
     t_target: Annotated[float, typer.Option(help="K, the temperature to go to.")] = 100.0,
     method: Annotated[
-        str, typer.Option(help="flow, harmonic (scaling alone), fep (no map) or mbar (a ladder of dynamics).")
+        str,
+        one_of(
+            "flow",
+            "harmonic",
+            "fep",
+            "mbar",
+            help="flow, harmonic (scaling alone), fep (no map) or mbar (a ladder of dynamics).",
+        ),
     ] = "flow",
     frames: Annotated[int, typer.Option(help="Frames at each temperature, 0.5 ps apart.")] = 4000,
     temperatures: Annotated[int, typer.Option(help="Of mbar's ladder, both ends included.")] = 5,
     sampler: Annotated[
-        str, typer.Option(help="auto, openmm, or own (Hamiltonian Monte Carlo, any rigid molecule).")
+        str,
+        one_of(
+            "auto",
+            "openmm",
+            "own",
+            help="auto, openmm, or own (Hamiltonian Monte Carlo, any rigid molecule).",
+        ),
     ] = "auto",
     weights: Annotated[
         Path | None,
         typer.Option(help="A flow that nucleate train rigid_body_flow made; else one is trained."),
     ] = None,
     steps: Annotated[int, typer.Option(help="Of training.")] = 800,
-    minutes: Annotated[float | None, typer.Option(help="Of training at most.")] = None,
+    budget: Annotated[str | None, typer.Option(help="Of training at most, as in 90s, 10m, 2h.")] = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="Folder, by default results/NAME-free-energy.")
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the folder.")] = False,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same files.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print free_energy.json.")] = False,
+    resume: Resume = False,
+    seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Find the free energy of a crystal at one temperature against another, and samples there.
 
@@ -40,14 +58,13 @@ def free_energy(
 
     Example: nucleate free-energy urea.cif --t-base 300 --t-target 200 --method harmonic --frames 500
     """
-    from nucleate.cli import progress_bar
     from nucleate.pipeline.free_energy import FreeEnergySettings
     from nucleate.pipeline.free_energy import free_energy as run
 
     settings = FreeEnergySettings.model_validate(
         {
             "t_base": t_base, "t_target": t_target, "method": method, "sampler": sampler, "frames": frames,
-            "temperatures": temperatures, "steps": steps, "minutes": minutes, "seed": seed,
+            "temperatures": temperatures, "steps": steps, "minutes": minutes(budget), "seed": seed,
         }
     )  # fmt: skip
     with progress_bar() as tell:
@@ -59,9 +76,8 @@ def free_energy(
 
 
 def _show(record: dict[str, Any], folder: Path) -> None:
-    from nucleate.cli import _print_rows, out
 
-    _print_rows([_line(row) for row in record["estimates"]], False)
+    print_rows([_line(row) for row in record["estimates"]], False)
     out.print(
         f"F({record['target_K']:g} K) - F({record['base_K']:g} K), each over its own kT, configurational; "
         f"{record['crystal']['molecules']} molecules",

@@ -1,18 +1,28 @@
 """`nucleate train`: parse, call the verb, print what came of it."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from nucleate.cli.options import AsJson, Budget, Resume, minutes, one_of, use_threads
+from nucleate.cli.terminal import errors, out, progress_bar
+from nucleate.errors import InputError
 
 
 def train(
     name: Annotated[
         str,
         typer.Argument(
-            help="What to train: confgf, crystalflow, crystallization, molcrystalflow, rigid_body_flow."
+            autocompletion=lambda: [
+                "confgf",
+                "crystalflow",
+                "crystallization",
+                "molcrystalflow",
+                "rigid_body_flow",
+            ],
+            help="What to train: confgf, crystalflow, crystallization, molcrystalflow, rigid_body_flow.",
         ),
     ],
     data: Annotated[Path | None, typer.Option(help="Folder (or table) of the data to learn from.")] = None,
@@ -29,28 +39,22 @@ def train(
     start: Annotated[
         Path | None, typer.Option("--from", help="Weights to begin with: weights or checkpoint.safetensors.")
     ] = None,
-    minutes: Annotated[
-        float | None, typer.Option(min=0, help="Stop this run after so long; --resume goes on.")
-    ] = None,
+    budget: Budget = None,
     processes: Annotated[int, typer.Option(min=1, help="GPUs, or CPU processes where there is none.")] = 1,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of each; by default all cores are shared.")
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, or cuda.")] = "auto",
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the training in the folder.")] = False,
+    device: Annotated[str, one_of("auto", "cpu", "cuda", help="auto, cpu, or cuda.")] = "auto",
+    resume: Resume = False,
     print_settings: Annotated[
         bool, typer.Option("--print-settings", help="Print all settings with their defaults, and leave.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the model card as JSON.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a generative model: weights, a model card and a log.
 
-    Example: nucleate train molcrystalflow --data data/synthetic -o trained/first --minutes 60
+    Example: nucleate train molcrystalflow --data data/synthetic -o trained/first --budget 60m
     """
-    import torch
-
-    from nucleate.cli import _cores, errors, out, progress_bar
-    from nucleate.errors import InputError
     from nucleate.pipeline.train import WEIGHTS, settings_text, system_named
     from nucleate.pipeline.train import train as run
 
@@ -59,12 +63,12 @@ def train(
         return
     if data is None:
         raise InputError("--data: expected the folder of the data to learn from, got none")
-    usual = int(os.environ.get("OMP_NUM_THREADS") or 0) or max(1, _cores() // processes)
-    torch.set_num_threads(threads or usual)
+    limit = minutes(budget)
+    use_threads(threads, processes)
     with progress_bar() as tell:
         trained = run(
             name, data, output or Path("trained") / name, settings=settings, network=network, resume=resume,
-            minutes=minutes, start=start, processes=processes, device=device, progress=tell,
+            minutes=limit, start=start, processes=processes, device=device, progress=tell,
         )  # fmt: skip
     card = trained.card
     if not trained.first:

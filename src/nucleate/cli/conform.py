@@ -1,11 +1,13 @@
 """`nucleate conform`: parse, call the verb, print what came of it."""
 
 import json
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+
+from nucleate.cli.options import SHAPES, AsJson, MoleculeName, Seed, Weights, one_of, use_threads
+from nucleate.cli.terminal import out, print_rows, progress_bar
 
 SHOWN = 20  # rows of the table
 
@@ -20,26 +22,25 @@ def conform(
     ] = None,
     n: Annotated[int, typer.Option("-n", "--n", help="Conformers at most.")] = 20,
     method: Annotated[
-        str, typer.Option(help="Where shapes come from: etkdg (RDKit) or confgf (learned).")
+        str, one_of(*SHAPES, help="Where shapes come from: etkdg (RDKit) or confgf (learned).")
     ] = "etkdg",
     sampler: Annotated[
-        str, typer.Option(help="Of confgf: fast, or ald (annealed Langevin, as published).")
+        str, one_of("fast", "ald", help="Of confgf: fast, or ald (annealed Langevin, as published).")
     ] = "fast",
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Of confgf: what nucleate train wrote; those of the package if not given."),
-    ] = None,
+    weights: Weights = None,
     samples: Annotated[
         int | None, typer.Option(help="Shapes to start from; by default by the rotatable bonds.")
     ] = None,
-    optimise: Annotated[str, typer.Option(help="none, mmff (MMFF94) or gfn2 (GFN2-xTB).")] = "mmff",
+    optimise: Annotated[
+        str, one_of("none", "mmff", "gfn2", help="none, mmff (MMFF94) or gfn2 (GFN2-xTB).")
+    ] = "mmff",
     window: Annotated[
         float | None, typer.Option(help="Largest energy above the lowest in kJ/mol; by default any.")
     ] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds for one molecule.")] = 120.0,
-    name: Annotated[str | None, typer.Option(help="What to call the molecule.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same files.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print run.json.")] = False,
+    name: MoleculeName = None,
+    seed: Seed = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Find the conformers of a molecule: an SDF file with energies, and an offline report.
 
@@ -47,9 +48,6 @@ def conform(
 
     Example: nucleate conform "OCC(O)CO" --optimise gfn2 -o glycerol.sdf
     """
-    import torch
-
-    from nucleate.cli import _cores, progress_bar
     from nucleate.pipeline.conform_files import conform_files
     from nucleate.pipeline.ensemble import EnsembleSettings
 
@@ -60,7 +58,7 @@ def conform(
         }
     )  # fmt: skip
     if method != "etkdg":
-        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 0) or _cores())
+        use_threads()
     with progress_bar() as tell:
         made = conform_files(molecule, output, settings, name, tell)
     if as_json:
@@ -70,10 +68,9 @@ def conform(
 
 
 def _show(rows: list[dict[str, Any]], run: dict[str, Any], sdf: Path, report: Path | None) -> None:
-    from nucleate.cli import _print_rows, out
 
     several = len(run["molecule"]["species"]) > 1
-    _print_rows([_line(row, several) for row in rows[:SHOWN]], False)
+    print_rows([_line(row, several) for row in rows[:SHOWN]], False)
     if len(rows) > SHOWN:
         out.print(f"and {len(rows) - SHOWN} more in {sdf}")
     counts = run["counts"]

@@ -2,34 +2,18 @@
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from nucleate.cli_evaluate_inorganic import app as evaluation
+from nucleate.cli.options import ENERGIES, AsJson, Resume, Seed, Weights, Workers, cores, one_of, use_threads
+from nucleate.cli.terminal import errors, out, print_rows, progress_bar
 from nucleate.errors import InputError
 
 SHOWN = 20  # rows of the table
 
 
-class Commands(TyperGroup):
-    """The commands of the program; `generate crystalflow` and `evaluate --inorganic` have options of their own."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        if args[:2] == ["generate", "crystalflow"]:
-            return "generate crystalflow", typer.main.get_command(_app), args[2:]
-        if args[:1] == ["evaluate"] and "--inorganic" in args:
-            return "evaluate", typer.main.get_command(evaluation), args[1:]
-        return super().resolve_command(ctx, args)
-
-
-_app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-
-
-@_app.command()
 def generate_crystalflow(
     formula: Annotated[
         str | None, typer.Option(help="Such as TiO2 or Ca(OH)2. Without one the weights choose the atoms.")
@@ -52,12 +36,11 @@ def generate_crystalflow(
     guidance: Annotated[
         float, typer.Option(help="How hard to pull towards the conditions; 1 as learnt, 2 harder.")
     ] = 1.0,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="What nucleate train crystalflow wrote; those of the package if not given."),
-    ] = None,
+    weights: Weights = None,
     steps: Annotated[int, typer.Option(help="Steps of the sampler.")] = 20,
-    method: Annotated[str, typer.Option(help="euler, or heun with two evaluations a step.")] = "euler",
+    method: Annotated[
+        str, one_of("euler", "heun", help="euler, or heun with two evaluations a step.")
+    ] = "euler",
     anneal: Annotated[
         float, typer.Option(help="How much coordinates are hurried; 0: the learnt flow.")
     ] = 5.0,
@@ -68,16 +51,15 @@ def generate_crystalflow(
         ),
     ] = None,
     relax: Annotated[
-        str | None, typer.Option(help="Energy model to relax with: chgnet, mace, ... or ase:module:Class.")
+        str | None,
+        one_of(*ENERGIES[1:], help="Energy model to relax with: chgnet, mace, ... or ase:module:Class."),
     ] = None,
     relax_steps: Annotated[int, typer.Option(help="Steps of a relaxation at most.")] = 200,
-    workers: Annotated[int, typer.Option(help="Processes that relax.")] = 1,
+    workers: Workers = None,
     symprec: Annotated[float, typer.Option(help="Å: files are symmetric where crystals nearly are.")] = 0.1,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="The same seed gives the same files.")] = 0,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on in a folder, or add samples to it.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print run.json.")] = False,
+    seed: Seed = 0,
+    resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Generate inorganic crystals with a learned flow.
 
@@ -87,9 +69,6 @@ def generate_crystalflow(
 
     Example: nucleate generate crystalflow --formula-list test.parquet -n 1 --relax chgnet
     """
-    import torch
-
-    from nucleate.cli import _cores, errors, progress_bar
     from nucleate.pipeline.generate_inorganic import InorganicSettings, generate_inorganic
 
     settings = InorganicSettings.model_validate(
@@ -97,10 +76,11 @@ def generate_crystalflow(
             "formula": formula, "formula_units": formula_units, "formula_list": formula_list, "n": n,
             "condition": conditions(condition or []), "guidance": guidance, "weights": weights, "steps": steps,
             "method": method, "anneal": anneal, "returns": returns,
-            "relax": relax, "relax_steps": relax_steps, "workers": workers, "symprec": symprec, "seed": seed,
+            "relax": relax, "relax_steps": relax_steps, "symprec": symprec, "seed": seed,
+            "workers": cores() if workers is None else workers,
         }
     )  # fmt: skip
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or 0) or _cores())
+    use_threads()
     with progress_bar() as tell:
         made = generate_inorganic(settings, output, tell, resume)
     if as_json:
@@ -134,9 +114,8 @@ def conditions(given: list[str]) -> dict[str, float]:
 
 
 def _show(rows: list[dict[str, Any]], run: dict[str, Any], folder: Path) -> None:
-    from nucleate.cli import _print_rows, out
 
-    _print_rows([_line(row) for row in rows[:SHOWN]], False)
+    print_rows([_line(row) for row in rows[:SHOWN]], False)
     if len(rows) > SHOWN:
         out.print(f"and {len(rows) - SHOWN} more in {folder / 'samples.parquet'}")
     counts = run["counts"]

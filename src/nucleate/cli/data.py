@@ -8,17 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-data = typer.Typer(
-    help="Data to learn from: synthesize crystals, import CIF files, cut clusters, make conformers.",
-)
+from nucleate.cli.options import AsJson, Resume, Seed, Workers, cores
+from nucleate.cli.terminal import errors, out, print_rows, progress_bar
+from nucleate.errors import InputError
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+HELP = "Data to learn from: synthesize crystals, import CIF files, cut clusters, make conformers."
+
 Folder = Annotated[Path, typer.Option("-o", "--output", help="Folder for the data set.")]
-Workers = Annotated[int | None, typer.Option(help="Processes; by default one for each core.")]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run of the folder.")]
 
 
-@data.command()
 def synthesize(
     molecules: Annotated[Path, typer.Argument(help="A .smi or .csv list of molecules, plain or .gz.")],
     output: Folder,
@@ -34,9 +32,7 @@ def synthesize(
     largest: Annotated[int, typer.Option(help="Atoms of a formula unit at most.")] = 60,
     time_limit: Annotated[float, typer.Option(help="Seconds for one molecule.")] = 120.0,
     workers: Workers = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**31 - 1, help="Another seed: other molecules and starts.")
-    ] = 0,
+    seed: Seed = 0,
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
@@ -44,14 +40,13 @@ def synthesize(
 
     Example: nucleate data synthesize qm9.csv.gz -n 5000 -o data/synthetic --exclude data/cod/test
     """
-    from nucleate.cli import _cores, errors, out, progress_bar
     from nucleate.pipeline.molecule_lists import excluded_keys, read_sample
     from nucleate.pipeline.synthesize import SynthesizeSettings
     from nucleate.pipeline.synthesize import synthesize as run
 
     settings = SynthesizeSettings(
         starts=starts, keep=keep, window=window, conformers=conformers, largest=largest, seed=seed,
-        time_limit=time_limit, workers=_cores() if workers is None else workers,
+        time_limit=time_limit, workers=cores() if workers is None else workers,
     )  # fmt: skip
     sample, excluded = read_sample(molecules, n, seed), excluded_keys(exclude or [])
     with progress_bar() as tell:
@@ -70,7 +65,6 @@ def synthesize(
         raise typer.Exit(1)
 
 
-@data.command("import")
 def import_(
     files: Annotated[list[Path], typer.Argument(help="CIF files, or folders that hold some.")],
     output: Folder,
@@ -89,12 +83,11 @@ def import_(
 
     Example: nucleate data import cod_cif -o data/cod
     """
-    from nucleate.cli import _cores, errors, out, progress_bar
     from nucleate.pipeline.import_crystals import RECORD, ImportSettings, import_crystals
 
     settings = ImportSettings(
         largest=largest, bodies=bodies, source=source, time_limit=time_limit,
-        workers=_cores() if workers is None else workers,
+        workers=cores() if workers is None else workers,
     )  # fmt: skip
     with progress_bar() as tell:
         result = import_crystals(
@@ -125,7 +118,6 @@ def import_(
         raise typer.Exit(1)
 
 
-@data.command()
 def clusters(
     source: Annotated[
         Path,
@@ -137,14 +129,13 @@ def clusters(
     lowest: Annotated[
         bool, typer.Option("--lowest", help="Only the lowest crystal known of each molecule.")
     ] = False,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Another seed: other crystals drawn.")] = 0,
+    seed: Seed = 0,
     as_json: AsJson = False,
 ) -> None:
     """Cut clusters out of crystals of one kind of molecule: one and its nearest neighbours.
 
     Example: nucleate data clusters data/cod -o data/clusters
     """
-    from nucleate.cli import errors, out, progress_bar
     from nucleate.pipeline.cluster_data import RECORD, ClusterSettings, make_clusters
 
     settings = ClusterSettings(size=size, n=n, lowest=lowest, seed=seed)
@@ -164,7 +155,6 @@ def clusters(
         raise typer.Exit(1)
 
 
-@data.command()
 def conformers(
     source: Annotated[
         Path,
@@ -194,7 +184,7 @@ def conformers(
     ] = None,
     time_limit: Annotated[float, typer.Option(help="Seconds for one molecule.")] = 60.0,
     workers: Workers = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Another seed: other molecules.")] = 0,
+    seed: Seed = 0,
     resume: Resume = False,
     as_json: AsJson = False,
 ) -> None:
@@ -202,9 +192,7 @@ def conformers(
 
     Example: nucleate data conformers qm9.csv.gz -n 5000 -o data/conformers --exclude test.csv
     """
-    from nucleate.cli import _cores, errors, out, progress_bar
     from nucleate.data.conformer_sources import is_source
-    from nucleate.errors import InputError
     from nucleate.pipeline.conformer_data import ConformerDataSettings, make_conformers
     from nucleate.pipeline.conformer_import import ConformerImportSettings, import_conformers
     from nucleate.pipeline.conformer_shards import DONE, RECORD
@@ -225,7 +213,7 @@ def conformers(
         else:
             settings = ConformerDataSettings(
                 embed=embed, optimise=optimise, keep=keep or 5, window=window, distance=distance,  # type: ignore[arg-type]
-                mirrors=mirrors, time_limit=time_limit, seed=seed, workers=_cores() if workers is None else workers,
+                mirrors=mirrors, time_limit=time_limit, seed=seed, workers=cores() if workers is None else workers,
             )  # fmt: skip
             sample = read_sample(source, n, seed)
             made = make_conformers(
@@ -254,7 +242,6 @@ def conformers(
         raise typer.Exit(1)
 
 
-@data.command()
 def statistics(
     folder: Annotated[Path, typer.Argument(help="A data set, or a folder of data sets (train, val, test).")],
     reference: Annotated[Path | None, typer.Option(help="Another one to show beside it.")] = None,
@@ -267,7 +254,6 @@ def statistics(
 
     Example: nucleate data statistics data/synthetic --reference data/cod --lowest
     """
-    from nucleate.cli import _print_rows, out
     from nucleate.pipeline.data_statistics import comparison, data_statistics, table
 
     places = [folder, *([] if reference is None else [reference])]
@@ -277,7 +263,7 @@ def statistics(
         print(json.dumps([{"folder": str(p), **f.as_json()} for p, f in zip(places, found)] + _apart(apart)))
         return
     names = [str(place) if places.count(place) == 1 else f"{place} ({k})" for k, place in enumerate(places)]
-    _print_rows(table(dict(zip(names, found))), as_json)
+    print_rows(table(dict(zip(names, found))), as_json)
     out.print("mean ± standard deviation (5 / 50 / 95 % below)", style="dim")
     if apart:
         text = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in apart.items())
@@ -292,10 +278,12 @@ def _apart(values: dict[str, float] | None) -> list[dict[str, Any]]:
 
 def _show_outcomes(outcomes: Counter[str], asked: int, what: str) -> None:
     """How many of each, the commonest first, out of all that were asked for."""
-    from nucleate.cli import out
 
     for outcome, count in outcomes.most_common():
         out.print(f"  {count:>6} {outcome}")
     if missing := asked - outcomes.total():
         out.print(f"  {missing:>6} not yet begun")
     out.print(f"  {asked:>6} {what}")
+
+
+DATA = (synthesize, import_, clusters, conformers, statistics)

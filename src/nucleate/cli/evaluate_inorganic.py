@@ -9,10 +9,10 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+from nucleate.cli.options import AsJson, MatcherLimit, Resume, Seed, Workers, cores, numbers
+from nucleate.cli.terminal import errors, out, progress_bar, share, show_end
 
 
-@app.command()
 def evaluate_inorganic(
     samples: Annotated[
         Path,
@@ -43,26 +43,25 @@ def evaluate_inorganic(
     only_asked: Annotated[
         bool, typer.Option("--only-asked", help="Leave out references without a sample; they count else.")
     ] = False,
-    time_limit: Annotated[float, typer.Option(help="Seconds for a pair in StructureMatcher.")] = 30.0,
-    workers: Annotated[int | None, typer.Option(help="Processes; by default one for each core.")] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Of the random control.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted evaluation.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    time_limit: MatcherLimit = 30.0,
+    workers: Workers = None,
+    seed: Seed = 0,
+    resume: Resume = False,
+    as_json: AsJson = False,
 ) -> None:
     """Judge inorganic crystals, a random control beside them: found or not; without targets, valid, unique and novel.
 
     Example: nucleate evaluate generated --reference mp20_test.parquet --inorganic --top 1,20
     """
-    from nucleate.cli import _cores, _numbers, _show_end, errors, out, progress_bar
     from nucleate.metrics.csp import CspScores
     from nucleate.pipeline.evaluate_inorganic import InorganicEvaluation
     from nucleate.pipeline.evaluate_inorganic import evaluate_inorganic as run
 
     settings = InorganicEvaluation.model_validate(
         {
-            "top": _numbers(top, "--top", int), "controls": controls, "everyone": metre,
+            "top": numbers(top, "--top", int), "controls": controls, "everyone": metre,
             "only_asked": only_asked, "time_limit": time_limit, "seed": seed,
-            "workers": _cores() if workers is None else workers,
+            "workers": cores() if workers is None else workers,
         }
     )  # fmt: skip
     with progress_bar() as tell:
@@ -72,7 +71,7 @@ def evaluate_inorganic(
     else:
         (_show_csp if isinstance(result.predictions, CspScores) else _show_dng)(result)
         out.print(result.criterion, style="dim")
-        _show_end(result, output)
+        show_end(result, output)
     if result.pending:
         errors.print(
             f"interrupted; {output} holds the targets that are done, and --resume goes on", style="yellow"
@@ -82,7 +81,6 @@ def evaluate_inorganic(
 
 def _show_csp(result: Any) -> None:
     """Found or not, with the control below each line; then by size; then the samples."""
-    from nucleate.cli import out
 
     model, control = result.predictions, result.control
     out.print(
@@ -116,22 +114,20 @@ def _line(both: Any) -> list[str]:
 
 
 def _by_size(model: Any, control: Any) -> Table:
-    from nucleate.cli import _share
 
     heads = [f"{who} @{k}" for k in model.own for who in ("any", "RMSE", "valid", "random any")]
     table = Table("atoms", *heads, box=None)
     for label, scores in model.by_size.items():
         cells = []
         for k, both in scores.items():
-            valid = "" if both.valid is None else _share(both.valid.found)
-            random = _share(control.by_size[label][k].any.found)
-            cells += [_share(both.any.found), _number(both.any.rmse), valid, random]
+            valid = "" if both.valid is None else share(both.valid.found)
+            random = share(control.by_size[label][k].any.found)
+            cells += [share(both.any.found), _number(both.any.rmse), valid, random]
         table.add_row(label, *cells)
     return table
 
 
 def _show_dng(result: Any) -> None:
-    from nucleate.cli import out
 
     model, control = result.predictions, result.control
     out.print(
@@ -155,7 +151,6 @@ def _show_dng(result: Any) -> None:
 
 
 def _show_rates(result: Any, lines: list[tuple[str, Callable[[Any], Any]]]) -> None:
-    from nucleate.cli import out
 
     table = Table("samples", "predictions", "random control", "references", box=None)
     for title, get in lines:
