@@ -28,6 +28,7 @@ FREE = {
     "errors",
     "files",
     "processes",
+    "public",
     "far_end",
 }  # of no room: usable from, or looking at, every room
 

@@ -25,6 +25,8 @@ Pair = tuple[int, int, int, int, int]  # atom i in the cell, atom j, lattice shi
 
 
 class RelaxAtomsSettings(BaseModel, frozen=True, extra="forbid"):
+    """When a relaxation of atoms and cell is done, and when it is given up."""
+
     fmax: PositiveFloat = 0.05  # eV/Å, largest force on an atom
     smax: PositiveFloat = 1e-3  # eV/Å^3 (0.16 GPa), largest row of the stress
     max_steps: PositiveInt = 500
