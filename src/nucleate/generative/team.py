@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from nucleate.errors import InputError
+from nucleate.errors import InputError, NucleateError
 
 PATIENCE = timedelta(hours=2)  # for the others, while the first process validates
 
@@ -62,7 +62,14 @@ class FabricTeam:
         self.device = self._fabric.device
 
     def add(self, vector: Tensor) -> None:
-        vector.copy_(self._fabric.all_reduce(vector, reduce_op="sum"))
+        try:
+            vector.copy_(self._fabric.all_reduce(vector, reduce_op="sum"))
+        except RuntimeError as error:  # the connection to a process that is gone
+            why = str(error).strip().splitlines()[0][:200]
+            raise NucleateError(
+                f"expected {self.size} processes that train together, lost one (killed? {why}). Go on with --resume "
+                "from the last checkpoint, with fewer --processes if memory is short."
+            ) from None
 
 
 def device_named(name: str) -> torch.device:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nucleate.files import write_atomically
+from nucleate.files import explained, write_atomically
 
 Number = float | int | Tensor
 
@@ -35,7 +35,7 @@ class CsvLog:
             rows = self._read()
             self.columns += new
             self._rewrite(rows)
-        with self.path.open("a", newline="") as file:
+        with explained(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self.columns, restval="").writerow(row)
 
     def _read(self) -> list[dict[str, Any]]:

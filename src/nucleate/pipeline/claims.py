@@ -1,4 +1,4 @@
-"""Folders of samples that can be gone on with: whose they are, and what is in them."""
+"""Folders of samples: whose they are, and what is in them."""
 
 import json
 from collections.abc import Mapping
@@ -9,6 +9,33 @@ import pyarrow.parquet
 
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
+
+
+def claim_again(mark: Path, identity: Mapping[str, Any]) -> None:
+    """For runs that write the same files when they are run again: `mark` (JSON) says what they are made of.
+
+    Raises InputError where the folder holds numbered CIF files of another run, or of nobody known.
+    """
+    folder = mark.parent
+    if mark.is_file():
+        try:
+            before = json.loads(mark.read_text())
+        except (ValueError, OSError):
+            before = None
+        different = (
+            [k for k in identity if before.get(k) != identity[k]] if isinstance(before, dict) else ["run"]
+        )
+        if different:
+            raise InputError(
+                f"expected a folder without other samples, got {folder} (other {', '.join(different)}); choose another "
+                "with -o, repeat those settings, or delete the folder"
+            )
+    elif there := next((path for path in folder.glob("*.cif") if path.stem.isdigit()), None):
+        raise InputError(
+            f"expected a folder without numbered CIF files, got {folder} with {there.name}, which would be written "
+            "over; choose another with -o"
+        )
+    write_atomically(mark, json.dumps(identity, indent=1) + "\n")
 
 
 def claim(

@@ -1,11 +1,13 @@
 """What a user gives -> what is searched: species, their conformers, their numbers, a name."""
 
+import hashlib
 import re
 from dataclasses import dataclass
 from functools import reduce
 from math import gcd
 from pathlib import Path
 
+import numpy as np
 import torch
 from rdkit import Chem
 
@@ -29,6 +31,14 @@ class Subject:
     smiles: str
     composition: Composition
     notes: list[str]
+
+    @property
+    def digest(self) -> str:
+        """Of the shapes of all molecules, to 0.001 Å."""
+        positions = hashlib.sha256()
+        for molecule in self.composition.species:
+            positions.update(np.round(molecule.conformers.numpy(), 3).tobytes())
+        return positions.hexdigest()[:16]
 
 
 def read_subject(

@@ -26,7 +26,7 @@ from nucleate.pipeline.ensemble import (
     refuse_complexes,
     source_of,
 )
-from nucleate.pipeline.folders import make_folder
+from nucleate.pipeline.folders import hold_file, hold_folder, make_folder
 from nucleate.pipeline.landscape import write_run
 from nucleate.pipeline.predict import Stopwatch
 from nucleate.pipeline.provenance import provenance
@@ -56,8 +56,8 @@ def conform_files(
     """Conformers of every species of a SMILES or molecule file.
 
     `output` is a folder, by default results/<name>-conformers, or an SDF file, which is then all that is written.
-    Raises InputError for what cannot be read and NucleateError where a molecule has no conformer that can be used;
-    no file is written then.
+    Raises InputError for what cannot be read or where another run is under way, and NucleateError where a molecule has
+    no conformer that can be used; no file is written then.
     """
     settings = settings or EnsembleSettings()
     clock = Stopwatch()
@@ -70,22 +70,23 @@ def conform_files(
     alone = output is not None and output.suffix.lower() == ".sdf"
     sdf = output if output and alone else (output or Path("results") / f"{called}-conformers") / CONFORMERS
     folder = make_folder(sdf.parent)
-    if not alone:
-        _refuse_other_results(folder)
-    found = []
-    for molecule, _ in given:
-        found.append(ensemble(molecule, settings, progress, shapes))
-        clock.lap(molecule.smiles)
-    records = [
-        record for k, one in enumerate(found) for record in _records(one, k, len(found), called, settings)
-    ]
-    run = _run(source, called, smiles, given, found, settings, clock)
-    write_atomically(sdf, "".join(_text(graph, row) for graph, row in records))
-    rows = [finite(row) for _, row in records]
-    if alone:
-        return Conformed(sdf, rows, finite(run), None)
-    plain = write_run(folder, run)
-    return Conformed(sdf, rows, plain, write_conformer_report(folder))
+    with hold_file(sdf) if alone else hold_folder(folder):
+        if not alone:
+            _refuse_other_results(folder)
+        found = []
+        for molecule, _ in given:
+            found.append(ensemble(molecule, settings, progress, shapes))
+            clock.lap(molecule.smiles)
+        records = [
+            record for k, one in enumerate(found) for record in _records(one, k, len(found), called, settings)
+        ]
+        run = _run(source, called, smiles, given, found, settings, clock)
+        write_atomically(sdf, "".join(_text(graph, row) for graph, row in records))
+        rows = [finite(row) for _, row in records]
+        if alone:
+            return Conformed(sdf, rows, finite(run), None)
+        plain = write_run(folder, run)
+        return Conformed(sdf, rows, plain, write_conformer_report(folder))
 
 
 def _refuse_other_results(folder: Path) -> None:

@@ -15,7 +15,7 @@ from nucleate.crystal.sites import NEARLY, Sites, sites_from_cif
 from nucleate.crystal.sites_cif import write_sites_cif
 from nucleate.crystal.standardise import find_symmetry
 from nucleate.errors import InputError
-from nucleate.pipeline.folders import distinct_names, make_folder
+from nucleate.pipeline.folders import distinct_names, hold_folder, make_folder
 from nucleate.pipeline.relax import (
     RelaxedCrystal,
     RelaxedSites,
@@ -89,12 +89,23 @@ def relax_files(
     """Relaxed CIF files under the same names in `folder`, and what happened to each.
 
     Crystals without molecules (`read_either`) have energies in eV per atom instead. Files of one name from several
-    folders become name-2 and so on. Raises InputError where `folder` holds an input.
+    folders become name-2 and so on. Raises InputError where `folder` holds an input, or another run is under way there.
     """
     paths, found, failed = _read(given, read_either)
-    make_folder(folder)
     if any(path.parent.resolve() == folder.resolve() for path in paths):
         raise InputError(f"expected another folder than the input's, got {folder}. Choose another with -o.")
+    with hold_folder(make_folder(folder)):
+        return _relax_to(folder, paths, found, settings, progress) + failed
+
+
+def _relax_to(
+    folder: Path,
+    paths: Sequence[Path],
+    found: Sequence[Crystal | Sites],
+    settings: RelaxSettings,
+    progress: Callable[[int, int], None] | None,
+) -> list[Row]:
+    """A row and, where it has an energy, a file for each crystal."""
     targets = [folder / f"{name}.cif" for name in distinct_names(path.stem for path in paths)]
     molecular = {i: crystal for i, crystal in enumerate(found) if isinstance(crystal, Crystal)}
     others = {i: sites for i, sites in enumerate(found) if isinstance(sites, Sites)}
@@ -111,7 +122,7 @@ def relax_files(
     if others:
         for (i, sites), end in zip(others.items(), _relax_sites(list(others.values()), settings, tell)):
             rows[i] = _relaxed_sites_row(sites, end, targets[i], settings)
-    return [{"file": str(path)} | rows[i] for i, path in enumerate(paths)] + failed
+    return [{"file": str(path)} | rows[i] for i, path in enumerate(paths)]
 
 
 def _relaxed_row(before: Crystal, after: RelaxedCrystal, target: Path, settings: RelaxSettings) -> Row:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from nucleate.crystal.io import write_cif
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.metrics.duplicates import DuplicateSettings, find_duplicates
-from nucleate.pipeline.folders import distinct_names, make_folder
+from nucleate.pipeline.folders import distinct_names, hold_folder, make_folder
 from nucleate.pipeline.samples import LabelledSample, read_samples
 
 Row = dict[str, Any]
@@ -38,12 +39,21 @@ def deduplicate_files(
     Files and folders of any format that `read_predictions` knows. Representatives are lowest in the energy that the
     files carry (those without one come last), or else first. `rmsd_A` is the RMSD to the representative, NaN where
     its cluster of molecules is not found whole: such members belong to the cluster through others. With `output`
-    the representatives go to that folder as CIF files.
+    the representatives go to that folder as CIF files, and no other run may write there meanwhile.
     """
     settings = settings or DuplicateSettings()
     if output is not None:
         _refuse_input_folder(given, output)
-        make_folder(output)
+    with hold_folder(make_folder(output)) if output is not None else nullcontext():
+        return _deduplicate(given, settings, progress, output)
+
+
+def _deduplicate(
+    given: Sequence[Path],
+    settings: DuplicateSettings,
+    progress: Callable[[int, int], None] | None,
+    output: Path | None,
+) -> Deduplicated:
     samples = read_samples(given)
     good = [s for s in samples if s.sample.crystal is not None and s.sample.periodic]
     failed = [

@@ -42,7 +42,7 @@ from nucleate.metrics.evaluation import Row, Scores, in_order, summarise
 from nucleate.metrics.heavy_molecules import HeavyMolecules
 from nucleate.metrics.structure_matcher import PRESETS, StructureMatching, settings_named
 from nucleate.metrics.volume import VolumeError, volume_error
-from nucleate.pipeline.folders import make_folder
+from nucleate.pipeline.folders import hold_file, make_folder
 
 MATCHER = "structurematcher"
 PREDICTION, CONTROL = "prediction", "control"
@@ -139,12 +139,25 @@ def evaluate(
     """Judge every prediction against the reference crystals of its target.
 
     With `output` the rows go to that parquet file after each target; `resume` takes over its finished targets.
-    Ctrl-C ends after the targets that are done. Raises InputError for paths that cannot be read, and for a file to
-    resume that was made with other settings.
+    Ctrl-C ends after the targets that are done. Raises InputError for paths that cannot be read, for a file to
+    resume that was made with other settings, and where another run is writing it.
     """
     tell = progress or (lambda *_: None)
-    if output is not None:
-        check_output(output, predictions, references)
+    if output is None:
+        return _evaluate(predictions, references, settings, None, resume, tell)
+    check_output(output, predictions, references)
+    with hold_file(output):
+        return _evaluate(predictions, references, settings, output, resume, tell)
+
+
+def _evaluate(
+    predictions: Path,
+    references: Path,
+    settings: EvaluateSettings,
+    output: Path | None,
+    resume: bool,
+    tell: Progress,
+) -> Evaluation:
     known = read_references(references)
     samples = read_predictions(predictions, format=settings.format, molecules=molecules_of(known))
     asked = count_asked(predictions, samples)
@@ -198,11 +211,10 @@ def _unanswered(rows: Sequence[Row], settings: EvaluateSettings) -> list[str]:
 
 
 def digest(path: Path) -> str:
-    """Of names and sizes below a path: rows of other files are not gone on with."""
+    """Of names and sizes below a path: rows of other files are not gone on with. Hidden files come and go."""
     files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    listed = "".join(
-        f"{p.relative_to(path.parent)} {p.stat().st_size}\n" for p in files if p.name != "evaluation.parquet"
-    )
+    chosen = [p for p in files if p.name != "evaluation.parquet" and not p.name.startswith(".")]
+    listed = "".join(f"{p.relative_to(path.parent)} {p.stat().st_size}\n" for p in chosen)
     return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
 

@@ -38,6 +38,7 @@ from nucleate.metrics.inorganic_validity import require_smact, validities
 from nucleate.metrics.rate import Rate
 from nucleate.metrics.structure_matcher import PRESETS, StructureMatching
 from nucleate.pipeline.evaluate import CONTROL, PREDICTION, Progress, check_output, digest, rows_of
+from nucleate.pipeline.folders import hold_file
 
 TABLE = "samples.parquet"  # in a folder that holds generated crystals
 AT_ONCE = 100  # targets between two writes
@@ -146,11 +147,25 @@ def evaluate_inorganic(
     Tables are parquet or CSV with a column `cif`; `material_id` names references, `target` (or `material_id`) says
     which of them a sample answers. With `output` the rows go to that parquet file; `resume` takes over the targets that
     are finished there. Raises InputError for what cannot be read, where pymatgen is missing, and for a file to
-    resume that was made with other settings.
+    resume that was made with other settings or that another run is writing.
     """
     tell = progress or (lambda *_: None)
-    if output is not None:
-        check_output(output, samples, references)
+    if output is None:
+        return _evaluate(samples, references, settings, train, None, resume, tell)
+    check_output(output, samples, references)
+    with hold_file(output):
+        return _evaluate(samples, references, settings, train, output, resume, tell)
+
+
+def _evaluate(
+    samples: Path,
+    references: Path,
+    settings: InorganicEvaluation,
+    train: Path | None,
+    output: Path | None,
+    resume: bool,
+    tell: Progress,
+) -> InorganicResult:
     known, notes = read_references(references)
     attempts, strangers = read_attempts(samples, known)
     compositions = _can_test_compositions(notes)

@@ -3,10 +3,10 @@
 conform -> generate, press, minimise (search) -> deduplicate -> rank -> report
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ from nucleate.physics.parameters import KJ_PER_MOL
 from nucleate.pipeline.candidates import candidates_of
 from nucleate.pipeline.composition import Subject, read_subject
 from nucleate.pipeline.conform import ConformSettings
-from nucleate.pipeline.folders import make_folder
+from nucleate.pipeline.folders import hold_folder, make_folder
 from nucleate.pipeline.generate import Arm, arms
 from nucleate.pipeline.landscape import Candidate, write_landscape, write_run
 from nucleate.pipeline.learned import LearnedGenerator, Name, SamplingSettings, generator_named
@@ -161,14 +161,19 @@ def predict(
 
     The folder defaults to results/<name>. With the same settings work that is already there is taken up again;
     with others an InputError says so, and nothing is touched. KeyboardInterrupt during search or ranking writes
-    what was found and sets run.json's "interrupted". Raises InputError or EnergyModelError, before any search, where
-    the energy model that the settings name cannot run.
+    what was found and sets run.json's "interrupted". Raises InputError where another run is under way in the folder,
+    and InputError or EnergyModelError, before any search, where the energy model that the settings name cannot run.
     """
-    settings = settings or PredictSettings()
-    tell = progress or (lambda *_: None)
+    settings, tell = settings or PredictSettings(), progress or (lambda *_: None)
     clock = Stopwatch()
-    job = _prepare(source, settings, folder, name, resume)
-    clock.lap("conform")
+    with ExitStack() as held:
+        job = _prepare(source, settings, folder, name, resume, held)
+        clock.lap("conform")
+        return _predict(job, settings, clock, tell)
+
+
+def _predict(job: Job, settings: PredictSettings, clock: Stopwatch, tell: Progress) -> Prediction:
+    """Search, rank and write, in a folder that is ours."""
     tell("search", 0, settings.n, "compiling, on the first run only")
     warm_up(job.subject.composition, job.arms[0], job.forces)
     clock.lap("compile")
@@ -230,9 +235,17 @@ def _force_field(subject: Subject, charges: str) -> ForceField:
 
 
 def _prepare(
-    source: str, settings: PredictSettings, folder: Path | None, name: str | None, resume: bool
+    source: str,
+    settings: PredictSettings,
+    folder: Path | None,
+    name: str | None,
+    resume: bool,
+    held: ExitStack,
 ) -> Job:
-    """Read what was given and settle what is to be done; everything that can be refused is refused here."""
+    """Read what was given and settle what is to be done; everything that can be refused is refused here.
+
+    From here on the folder is kept from other runs, until `held` is closed.
+    """
     reference = read_crystal(settings.reference) if settings.reference else None
     subject = read_subject(source, settings.conform, settings.seed, name)
     wanted = arms(subject.composition, settings.space_groups, settings.z, settings.z_prime)
@@ -245,7 +258,7 @@ def _prepare(
             model.start()
     search = _search_settings(settings, share)
     about = _identity(subject, wanted, settings.charges, search, generator)
-    claimed = _claim(folder or Path("results") / subject.name, about, resume)
+    claimed = _claim(folder or Path("results") / subject.name, about, resume, held)
     return Job(source, subject, wanted, forces, generator, search, claimed, reference)
 
 
@@ -257,9 +270,12 @@ def _deadlines(settings: PredictSettings, begin: float) -> tuple[float | None, f
     return begin + (LONE_SEARCH_SHARE if alone else SEARCH_SHARE) * settings.budget, begin + settings.budget
 
 
-def _claim(folder: Path, about: dict[str, Any], resume: bool) -> Path:
-    """Make the folder, or make sure that what it holds belongs to the same search."""
+def _claim(folder: Path, about: dict[str, Any], resume: bool, held: ExitStack) -> Path:
+    """Make the folder and hold it, and make sure that what it holds belongs to the same search."""
     mark = folder / "search.json"
+    if resume and not mark.is_file():
+        raise InputError(f"--resume: expected an earlier search in {folder}, found none. Leave --resume out.")
+    held.enter_context(hold_folder(make_folder(folder)))
     if mark.is_file():
         before = _earlier_search(mark)
         different = [key for key in about if before.get(key) != about[key]]
@@ -268,10 +284,8 @@ def _claim(folder: Path, about: dict[str, Any], resume: bool) -> Path:
                 f"{folder} holds another search (other {', '.join(different)}). Choose another folder with -o, "
                 "repeat the settings of that search, or delete the folder."
             )
-    elif resume:
-        raise InputError(f"--resume: expected an earlier search in {folder}, found none. Leave --resume out.")
     make_folder(folder / "units")
-    write_atomically(make_folder(folder) / mark.name, json.dumps(about, indent=1) + "\n")
+    write_atomically(mark, json.dumps(about, indent=1) + "\n")
     return folder
 
 
@@ -296,13 +310,10 @@ def _identity(
     generator: LearnedGenerator | None,
 ) -> dict[str, Any]:
     """What must agree for finished units to be used again."""
-    positions = hashlib.sha256()
-    for molecule in subject.composition.species:
-        positions.update(np.round(molecule.conformers.numpy(), 3).tobytes())
     return {
         "version": __version__,
         "molecules": [m.smiles for m in subject.composition.species],
-        "conformers": positions.hexdigest()[:16],
+        "conformers": subject.digest,
         "charges": charges,
         "space groups": {a.key: round(a.weight, 6) for a in wanted},
         "weights": None if generator is None else generator.digest,

@@ -10,7 +10,7 @@ from nucleate.crystal.io import read_molecule_list
 from nucleate.errors import InputError, NucleateError
 from nucleate.files import write_atomically
 from nucleate.pipeline.composition import folder_name
-from nucleate.pipeline.folders import distinct_names, make_folder
+from nucleate.pipeline.folders import distinct_names, hold_folder, make_folder
 from nucleate.pipeline.predict import PredictSettings, Progress, predict
 
 INTERRUPTED = "interrupted"
@@ -27,15 +27,16 @@ def predict_list(
 
     `budget` and `n` are those of each molecule. The table goes to summary.csv and summary.parquet after every
     molecule, so an interruption, which ends the list, keeps what is done. Two molecules of one name get two folders.
+    Raises InputError where another run is under way in the folder.
     """
     rows: list[dict[str, Any]] = []
     molecules = read_molecule_list(path)
-    make_folder(folder)
-    for name, (_, smiles) in zip(distinct_names(folder_name(name) for name, _ in molecules), molecules):
-        rows.append(_one(name, smiles, settings, folder / name, resume, progress))
-        _write_summary(rows, folder)
-        if rows[-1]["failure"] == INTERRUPTED:
-            break
+    with hold_folder(make_folder(folder)):
+        for name, (_, smiles) in zip(distinct_names(folder_name(name) for name, _ in molecules), molecules):
+            rows.append(_one(name, smiles, settings, folder / name, resume, progress))
+            _write_summary(rows, folder)
+            if rows[-1]["failure"] == INTERRUPTED:
+                break
     return rows
 
 

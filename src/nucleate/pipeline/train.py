@@ -7,7 +7,8 @@ import difflib
 import importlib
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +26,7 @@ from nucleate.generative.system import System
 from nucleate.generative.team import Alone, FabricTeam, Team
 from nucleate.generative.train_settings import TrainSettings
 from nucleate.generative.training import Fitted, Progress, fit
-from nucleate.pipeline.folders import make_folder
+from nucleate.pipeline.folders import hold_folder, make_folder
 from nucleate.pipeline.provenance import provenance
 from nucleate.report.folder import finite
 
@@ -75,8 +76,8 @@ def train(
     """Train the system `name` on the folder `data` into `folder`.
 
     `settings` is a TOML file with the tables [training] and [model]; `network` replaces the setting of that name in
-    [model]; `start` holds weights to begin from. Raises InputError for what cannot be used, and NucleateError where
-    training is lost (see `generative.training.fit`).
+    [model]; `start` holds weights to begin from. Raises InputError for what cannot be used and where another run is
+    under way in the folder, and NucleateError where training is lost (see `generative.training.fit`).
     """
     began = datetime.now(UTC).isoformat(timespec="seconds")
     system = system_named(name)
@@ -88,23 +89,40 @@ def train(
     lesson = system.prepare(model, data)
     if start is not None:
         load_weights(lesson.trainable.network, start)
-    make_folder(folder)
     identity = {
         "system": name,
         "model": model.model_dump(mode="json"),
         "data": dict(lesson.about),
         "started_from": str(start) if start else None,
     }
-    fitted = fit(
-        lesson.trainable, lesson.batches, training, folder,
-        identity=identity, resume=resume, minutes=minutes, team=team, progress=progress,
-    )  # fmt: skip
-    about = {"data_folder": str(data), "started": began}
-    card = finite(_card(identity, training, fitted, lesson.trainable.network, team) | about)
-    if team.rank == 0:
-        write_tensors(folder / WEIGHTS, fitted.weights, {"system": name, "model": identity["model"]})
-        write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
+    with _held(folder, team):
+        fitted = fit(
+            lesson.trainable, lesson.batches, training, folder,
+            identity=identity, resume=resume, minutes=minutes, team=team, progress=progress,
+        )  # fmt: skip
+        about = {"data_folder": str(data), "started": began}
+        card = finite(_card(identity, training, fitted, lesson.trainable.network, team) | about)
+        if team.rank == 0:
+            write_tensors(folder / WEIGHTS, fitted.weights, {"system": name, "model": identity["model"]})
+            write_atomically(folder / CARD, json.dumps(card, indent=1) + "\n")
     return Trained(folder, card, team.rank == 0)
+
+
+@contextmanager
+def _held(folder: Path, team: Team) -> Iterator[None]:
+    """The first process holds the folder for its team; where it cannot, all end."""
+    with ExitStack() as held:
+        refusal = None
+        if team.rank == 0:
+            try:
+                held.enter_context(hold_folder(make_folder(folder)))
+            except InputError as error:
+                refusal = error
+        refused = torch.tensor([float(refusal is not None)], device=team.device)
+        team.add(refused)
+        if refused.item():
+            raise refusal or InputError(f"expected {folder} for the first process, which was refused it")
+        yield
 
 
 # ------------------------------------------------------------------ settings
