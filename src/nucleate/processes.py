@@ -33,9 +33,10 @@ Answer = TypeVar("Answer")
 class WorkerLost(Exception):  # noqa: N818  (an event, and its reason)
     """The process died or was killed; the text is the reason to report for the request at hand."""
 
-    def __init__(self, reason: str, late: bool = False) -> None:
+    def __init__(self, reason: str, late: bool = False, killed: bool = False) -> None:
         super().__init__(reason)
         self.late = late  # killed at the time limit
+        self.killed = killed  # by somebody else, as the system does where memory is short
 
 
 class Worker:
@@ -134,14 +135,14 @@ class Worker:
             self._kill()
             raise
         if line is None:
-            raise WorkerLost(self._autopsy())
+            raise self._autopsy()
         return json.loads(line)
 
-    def _autopsy(self) -> str:
+    def _autopsy(self) -> WorkerLost:
         """Bury a dead process and say what it died of."""
         process, complaints = self._process, self._complaints
         if self._closed or process is None or complaints is None:
-            return "stopped"
+            return WorkerLost("stopped")
         try:
             code = process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -150,7 +151,9 @@ class Worker:
         words = complaints.read().decode("utf-8", "replace").strip().splitlines()
         self._kill()
         how = "closed its pipe" if code is None else f"exit code {code}" if code >= 0 else _signal_name(-code)
-        return f"crashed: {how}" + (f" ({words[-1].strip()[:200]})" if words else "")
+        killed = code is not None and -code == getattr(signal, "SIGKILL", None)
+        reason = "out of memory?" if killed else words[-1].strip()[:200] if words else ""
+        return WorkerLost(f"crashed: {how}" + (f" ({reason})" if reason else ""), killed=killed)
 
     def _kill(self) -> None:
         process, self._process = self._process, None

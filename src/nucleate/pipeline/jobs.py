@@ -1,4 +1,7 @@
-"""Many jobs in processes of their own: a crash or a hang costs the job at hand, an interruption those under way."""
+"""Many jobs in processes of their own: a crash or a hang costs the job at hand, an interruption those under way.
+
+Where a process is killed from outside, as the system does when memory is short, its job is done once more.
+"""
 
 import threading
 from collections.abc import Generator, Iterable
@@ -11,7 +14,7 @@ from typing import Any
 from nucleate.errors import NucleateError
 from nucleate.processes import Worker, WorkerLost
 
-LATE, CRASHED, FAILED = "timed out", "crashed", "failed"
+LATE, CRASHED, KILLED, FAILED = "timed out", "crashed", "killed", "failed"
 
 
 @dataclass(frozen=True)
@@ -24,7 +27,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Answer:
-    """The program's reply, or in `lost` why there is none: `LATE`, `CRASHED` or `FAILED`, explained in `why`."""
+    """The program's reply, or why there is none: `LATE`, `CRASHED`, `KILLED` or `FAILED`, explained in `why`."""
 
     number: int
     reply: dict[str, Any]
@@ -70,16 +73,23 @@ def answers(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _ask(worker: Worker, job: Job, limit: float) -> Answer:
+def _ask(worker: Worker, job: Job, limit: float, again: bool = True) -> Answer:
     try:
         worker.start()
     except WorkerLost as lost:
+        if lost.killed and again:
+            return _ask(worker, job, limit, again=False)
         raise NucleateError(
             f"expected a worker process to start, got one that {lost}; see --workers"
         ) from None
     try:
         reply = worker.ask(job.request, limit)
     except WorkerLost as lost:
+        if lost.killed and again:
+            return _ask(worker, job, limit, again=False)
+        if lost.killed:
+            why = f"{lost}, twice; fewer --workers leave more memory to each"
+            return Answer(job.number, {}, KILLED, why)
         return Answer(job.number, {}, LATE if lost.late else CRASHED, str(lost))
     if "failure" in reply:
         return Answer(job.number, {}, FAILED, reply["failure"])
