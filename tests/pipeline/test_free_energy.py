@@ -15,7 +15,7 @@ from nucleate.generative.normalizing_flow import Bodies
 from nucleate.geometry.so3 import matrix_to_quaternion, quaternion_to_matrix
 from nucleate.models.rigid_body_flow import IdealCrystal
 from nucleate.physics.rigid_minimum import nearest_minimum
-from nucleate.physics.rigid_sampler import sample
+from nucleate.physics.rigid_sampler import walks
 from nucleate.physics.rigid_sites import TIP4P_EW, SiteEnergy
 from nucleate.pipeline.free_energy import FreeEnergySettings, crystal_of, free_energy, own_frames
 
@@ -122,16 +122,49 @@ def test_unknown_crystals_are_refused(source: str, expected: str) -> None:
 def test_our_own_sampler_stands_in_for_dynamics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few trajectories of ice; what is there already is kept."""
     monkeypatch.setattr("nucleate.pipeline.free_energy.SETTLING", 2)
-    monkeypatch.setattr("nucleate.pipeline.free_energy.sample", partial(sample, steps=2))
+    monkeypatch.setattr("nucleate.pipeline.free_energy.walks", partial(walks, steps=2))
     crystal, _ = crystal_of("ice-xi", 16, "tip4p-ice")
     found = own_frames(crystal, 200.0, 16, tmp_path / "a.safetensors", 0, None)
     assert len(found) == 16
     assert found.energies.isfinite().all()
-    again = own_frames(crystal, 200.0, 16, tmp_path / "a.safetensors", 1, None)
+    again = own_frames(crystal, 200.0, 16, tmp_path / "a.safetensors", 0, None)
     assert again.energies.equal(found.energies)
     other, _ = crystal_of("ice-xi", 16, "tip4p-ew")
-    with pytest.raises(InputError, match="frames of the same crystal"):
-        own_frames(other, 200.0, 16, tmp_path / "a.safetensors", 1, None)
+    for wrong, seed in ((other, 0), (crystal, 1)):
+        with pytest.raises(InputError, match="frames of the same crystal"):
+            own_frames(wrong, 200.0, 16, tmp_path / "a.safetensors", seed, None)
+
+
+def test_frames_are_gone_on_with_to_the_last_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped in the middle, and asked for more than at first: as if it had been sampled at once."""
+    monkeypatch.setattr("nucleate.pipeline.free_energy.SETTLING", 2)
+    monkeypatch.setattr("nucleate.pipeline.free_energy.walks", partial(walks, steps=2))
+    crystal, _ = crystal_of("ice-xi", 16, "tip4p-ew")
+
+    def stop(stage: str, done: int, asked: int, word: str) -> None:
+        if done == 5:
+            raise KeyboardInterrupt
+
+    cut = tmp_path / "cut.safetensors"
+    with pytest.raises(KeyboardInterrupt):
+        own_frames(crystal, 200.0, 48, cut, 0, stop)
+    assert len(read_frames(cut)) == 16  # of the 48
+    assert len(own_frames(crystal, 200.0, 32, cut, 0, None)) == 32
+    gone_on = own_frames(crystal, 200.0, 48, cut, 0, None)
+    at_once = own_frames(crystal, 200.0, 48, tmp_path / "whole.safetensors", 0, None)
+    assert cut.read_bytes() == (tmp_path / "whole.safetensors").read_bytes()
+    assert gone_on.places.equal(at_once.places)
+    assert gone_on.energies.equal(at_once.energies)
+
+
+def test_frames_of_another_program_are_not_written_over(tmp_path: Path, frames: RigidFrames) -> None:
+    crystal, path = crystal_of("ice-xi", 16, "tip4p-ew")[0], tmp_path / "theirs.safetensors"
+    write_frames(frames, path)
+    assert len(own_frames(crystal, 250.0, FRAMES, path, 0, None)) == FRAMES
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=f"ask for --frames {FRAMES}"):
+        own_frames(crystal, 250.0, FRAMES + 1, path, 0, None)
+    assert path.read_bytes() == before
 
 
 def test_the_flow_that_ships_is_taken_where_it_fits(folder: Path) -> None:

@@ -27,6 +27,7 @@ KEY, KIND = "nucleate", "rigid frames"
 OF_FRAMES = ("cell", "places", "turns", "energies")
 OF_MOLECULE = ("sites", "charges", "epsilon", "sigma", "masses")
 HANDS, EXP6 = "hands", "molecule/exp6"  # in a file only where the crystal has them
+WALK = "walk/"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +81,21 @@ def joined(parts: Sequence[RigidFrames]) -> RigidFrames:
     return replace(first, places=places, turns=turns, energies=energies)
 
 
-def write_frames(frames: RigidFrames, path: Path, made: Mapping[str, Any] | None = None) -> None:
-    """One file, whole or not there. `made` says how, in JSON; `how_made` gives it back."""
+def write_frames(
+    frames: RigidFrames,
+    path: Path,
+    made: Mapping[str, Any] | None = None,
+    walk: Mapping[str, Tensor] | None = None,
+) -> None:
+    """One file, whole or not there. `made` says how, in JSON; `how_made` gives it back.
+
+    `walk` is what a sampler needs to go on from there, see `walk_of`.
+    """
     tensors = {name: getattr(frames, name) for name in OF_FRAMES}
     tensors |= {f"molecule/{name}": getattr(frames.molecule, name) for name in OF_MOLECULE}
     optional = {HANDS: frames.hands, EXP6: frames.molecule.exp6}
     tensors |= {name: value for name, value in optional.items() if value is not None}
+    tensors |= {f"{WALK}{name}": value for name, value in (walk or {}).items()}
     about = {
         "kind": KIND,
         "molecule": frames.molecule.name,
@@ -120,6 +130,12 @@ def read_frames(path: Path) -> RigidFrames:
 def how_made(path: Path) -> dict[str, Any]:
     """What `write_frames` was told. Raises InputError as `read_frames` does."""
     return _opened(path)[1].get("made", {})
+
+
+def walk_of(path: Path) -> dict[str, Tensor]:
+    """Where the sampler stopped, as `write_frames` was told; empty where it was not. Raises as `read_frames` does."""
+    tensors = _opened(path)[0]
+    return {name.removeprefix(WALK): value for name, value in tensors.items() if name.startswith(WALK)}
 
 
 def _alike(a: RigidFrames, b: RigidFrames) -> bool:

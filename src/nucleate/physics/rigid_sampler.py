@@ -17,8 +17,9 @@ many trajectories are accepted. Widths and step change during burn-in only.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import NamedTuple
 
 import torch
@@ -66,6 +67,47 @@ class Momenta(NamedTuple):
     turn: Places
 
 
+class Frame(NamedTuple):
+    """Where all chains are at one time."""
+
+    places: Places
+    turns: Float[Tensor, "chains molecules 4"]  # unit quaternions (w, x, y, z) with w >= 0
+    energies: Float[Tensor, " chains"]  # eV
+
+
+@dataclass(frozen=True, eq=False)
+class Walk:
+    """Where all chains are after some trajectories, their frames, and everything that the next trajectory needs."""
+
+    done: int  # trajectories
+    poses: Poses
+    tuner: "Tuner"
+    moves: int  # accepted after burn-in, of all chains
+    chance: Tensor  # state of the random numbers
+    kept: tuple[Frame, ...] = ()
+
+    def state(self) -> dict[str, Tensor]:
+        """All of it but the frames, for a file."""
+        numbers = torch.tensor([self.done, self.moves])
+        log_step = torch.tensor(self.tuner.log_step, dtype=torch.float64)
+        tuner = {"squares": self.tuner.squares, "log_step": log_step}
+        return {"numbers": numbers, "chance": self.chance, **tuner, **self.poses._asdict()}
+
+    @staticmethod
+    def of(state: Mapping[str, Tensor], kept: Iterable[Frame]) -> "Walk":
+        """What `state` said, to the last bit."""
+        done, moves = state["numbers"].tolist()
+        tuner = Tuner(state["squares"], float(state["log_step"]))
+        poses = Poses(*(state[name] for name in Poses._fields))
+        return Walk(done, poses, tuner, moves, state["chance"], tuple(kept))
+
+    def chains(self, temperature: float, burn_in: int) -> "Chains":
+        """The frames so far."""
+        places, turns, energies = (torch.stack(parts, 1) for parts in zip(*self.kept))
+        accepted = self.moves / (len(places) * (self.done - burn_in))
+        return Chains(temperature, places, turns, energies, accepted, self.tuner.widths, self.tuner.step)
+
+
 @dataclass(frozen=True, eq=False)
 class Chains:
     """Frames of independent chains at a temperature, in the order in which they were sampled."""
@@ -109,12 +151,38 @@ def sample(
             "expected a temperature above 0 and at least one of frames, chains, steps and trajectories between frames, "
             f"got {temperature} K, {frames}, {chains}, {steps} and {every}"
         )
-    generator = torch.Generator().manual_seed(seed)
-    kT, total = BOLTZMANN * temperature, burn_in + frames * every
-    poses = _start(energy, places, turns, kT, chains)
-    tuner, moves = Tuner.of(len(places)), 0.0
-    kept: list[Poses] = []
-    for n in range(total):
+    walk = first_walk(energy, places, turns, temperature, chains, seed)
+    total = burn_in + frames * every
+    for after in islice(walks(walk, energy, temperature, every, burn_in, steps), total):
+        walk = after
+        if progress is not None:
+            progress(walk.done, total)
+    return accepted_chains(walk, temperature, burn_in)
+
+
+def first_walk(
+    energy: Energy,
+    places: Float[Tensor, "molecules 3"],
+    turns: Float[Tensor, "molecules 4"],
+    temperature: float,
+    chains: int,
+    seed: int,
+) -> Walk:
+    """All chains at one start. Raises InputError where it has no finite energy."""
+    chance = torch.Generator().manual_seed(seed).get_state()
+    start = _start(energy, places, turns, BOLTZMANN * temperature, chains)
+    return Walk(0, start, Tuner.of(len(places)), 0, chance)
+
+
+def walks(
+    walk: Walk, energy: Energy, temperature: float, every: int = 1, burn_in: int = BURN_IN, steps: int = STEPS
+) -> Iterator[Walk]:
+    """The walk after one more trajectory, after two, and so on without end; from any of them it goes on alike."""
+    generator = torch.Generator()
+    generator.set_state(walk.chance)
+    kT, chains = BOLTZMANN * temperature, len(walk.poses.places)
+    poses, tuner, moves, kept = walk.poses, walk.tuner, walk.moves, list(walk.kept)
+    for n in count(walk.done):
         step = _jittered(tuner.step, chains, generator)
         momenta = Momenta(
             *(torch.randn(poses.places.shape, generator=generator, dtype=torch.float64) for _ in "xR")
@@ -126,25 +194,21 @@ def sample(
         if n < burn_in:
             tuner = tuner.after(poses, float(chance.mean()), n)
         else:
-            moves += float(taken.double().mean()) / (frames * every)
+            moves += int(taken.sum())
             if (n + 1 - burn_in) % every == 0:
-                kept.append(poses)
-        if progress is not None:
-            progress(n + 1, total)
-    if moves < 0.01:
+                kept.append(Frame(poses.places, matrix_to_quaternion(poses.rotations), kT * poses.energy))
+        yield Walk(n + 1, poses, tuner, moves, generator.get_state(), tuple(kept))
+
+
+def accepted_chains(walk: Walk, temperature: float, burn_in: int) -> Chains:
+    """All frames of a finished walk. Raises NucleateError where next to nothing was accepted."""
+    chains = walk.chains(temperature, burn_in)
+    if chains.accepted < 0.01:
         raise NucleateError(
-            f"expected about {WANTED:.0%} of trajectories to be accepted, got {moves:.1%}; start from a minimum of the "
-            "energy, or give a longer burn-in"
+            f"expected about {WANTED:.0%} of trajectories to be accepted, got {chains.accepted:.1%}; start from a "
+            "minimum of the energy, or give a longer burn-in"
         )
-    return Chains(
-        temperature,
-        torch.stack([p.places for p in kept], 1),
-        matrix_to_quaternion(torch.stack([p.rotations for p in kept], 1)),
-        kT * torch.stack([p.energy for p in kept], 1),
-        moves,
-        tuner.widths,
-        tuner.step,
-    )
+    return chains
 
 
 def trajectory(

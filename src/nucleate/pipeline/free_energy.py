@@ -9,6 +9,7 @@ All free energies are configurational and in kT, each at its own temperature: F 
 """
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -22,7 +23,7 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 
 from nucleate.data.ice import ice_xi
-from nucleate.data.rigid_frames import RigidFrames, read_frames, write_frames
+from nucleate.data.rigid_frames import RigidFrames, how_made, read_frames, walk_of, write_frames
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.generative.normalizing_flow import Bodies, HarmonicScaling
@@ -40,7 +41,7 @@ from nucleate.models.rigid_body_flow import (
 )
 from nucleate.models.rigid_body_flow_published import PublishedFlow
 from nucleate.models.rigid_body_flow_training import FlowSettings, flow_for, held_crystal, with_energies
-from nucleate.physics.rigid_sampler import sample
+from nucleate.physics.rigid_sampler import Frame, Walk, accepted_chains, first_walk, walks
 from nucleate.physics.rigid_sites import TIP4P_EW, TIP4P_ICE
 from nucleate.pipeline.composition import folder_name
 from nucleate.pipeline.folders import hold_folder, make_folder
@@ -60,6 +61,7 @@ WATERS = {"tip4p-ew": TIP4P_EW, "tip4p-ice": TIP4P_ICE}
 CHUNK = 100  # frames mapped at once
 CHAINS = 16  # of our own sampler
 SETTLING, BETWEEN = 60, 2  # its trajectories before the first frame, and between frames
+SAVE_EVERY = 20.0  # s, the most that a kill costs of it
 LEARNT = 0.8  # share of the frames, the first ones, that a flow learns from; estimates are from the others
 
 
@@ -179,33 +181,86 @@ def openmm_can(crystal: RigidCrystal) -> bool:
 def own_frames(
     crystal: RigidCrystal, temperature: float, frames: int, path: Path, seed: int, progress: Progress | None
 ) -> RigidFrames:
-    """By `rigid_sampler`, a few chains at once; a file of as many frames is kept as it is.
+    """By `rigid_sampler`, a few chains at once; at least `frames` frames, chain after chain.
 
-    Raises InputError for a file of another crystal.
+    The file is written every `SAVE_EVERY` seconds and after Ctrl-C, and holds where the chains are: a run that was
+    stopped, or one for more frames, goes on as if it had never been cut. Raises InputError for a file of another run.
     """
-    if path.exists():
-        found = read_frames(path)
-        if found.molecule.name != crystal.molecule.name or not found.cell.equal(crystal.cell):
-            raise InputError(
-                f"expected frames of the same crystal in {path}, got others; choose another with -o"
-            )
-        if len(found) >= frames:
-            return found
     tell = progress or (lambda *_: None)
-    chains = min(CHAINS, frames)
-    energy = crystal.potential
-    made = sample(
-        energy, crystal.places, crystal.turns, temperature, -(-frames // chains), BETWEEN, chains, seed, SETTLING,
-        progress=lambda done, of: tell(f"{temperature:.1f} K", done, of, "Monte Carlo"),
-    )  # fmt: skip
-    places, turns, energies = made.one_after_another()
-    sampled = RigidFrames(
+    chains, energy = min(CHAINS, frames), crystal.potential
+    made = {"method": "Hamiltonian Monte Carlo", "seed": seed, "chains": chains, "settling": SETTLING}
+    made |= {"between": BETWEEN}
+    walk = None
+    if path.exists():
+        before = _earlier_frames(crystal, temperature, path, made)
+        walk = _earlier_walk(before, path, frames)
+        if walk is None:
+            return before
+    if walk is None:
+        walk = first_walk(energy, crystal.places, crystal.turns, temperature, chains, seed)
+    total = SETTLING + BETWEEN * -(-frames // chains)
+    going_on = walks(walk, energy, temperature, BETWEEN, SETTLING)
+    begun, saved = walk.done, time.monotonic()
+    try:
+        while walk.done < total:
+            walk = next(going_on)
+            tell(f"{temperature:.1f} K", walk.done, total, "Monte Carlo")
+            if time.monotonic() - saved > SAVE_EVERY:
+                _write_walk(walk, crystal, temperature, path, made)
+                saved = time.monotonic()
+    finally:  # whatever ends it
+        if walk.done > begun:
+            _write_walk(walk, crystal, temperature, path, made)
+    accepted_chains(walk, temperature, SETTLING)
+    return read_frames(path)
+
+
+def _write_walk(
+    walk: Walk, crystal: RigidCrystal, temperature: float, path: Path, made: dict[str, Any]
+) -> None:
+    """The frames so far and where the chains are; nothing before the first frame, which is quickly made again."""
+    if not walk.kept:
+        return
+    found = walk.chains(temperature, SETTLING)
+    places, turns, energies = found.one_after_another()
+    frames = RigidFrames(
         crystal.molecule, crystal.cell, temperature, places, turns, energies, hands=crystal.hands
     )
-    write_frames(
-        sampled, path, {"method": "Hamiltonian Monte Carlo", "seed": seed, "accepted": made.accepted}
-    )
-    return sampled
+    write_frames(frames, path, made | {"accepted": found.accepted}, walk.state())
+
+
+def _earlier_frames(
+    crystal: RigidCrystal, temperature: float, path: Path, made: dict[str, Any]
+) -> RigidFrames:
+    """What is in the file. Raises InputError where it is of another crystal or made in another way.
+
+    Frames that do not say how they were made are taken as they are.
+    """
+    found = read_frames(path)
+    same = found.molecule.name == crystal.molecule.name and found.cell.equal(crystal.cell)
+    same = same and found.temperature == temperature
+    before = how_made(path)
+    if not same or (before and any(before.get(key, value) != value for key, value in made.items())):
+        raise InputError(
+            f"expected frames of the same crystal, temperature, sampler and seed in {path}, got others; choose another "
+            "with -o"
+        )
+    return found
+
+
+def _earlier_walk(before: RigidFrames, path: Path, frames: int) -> Walk | None:
+    """Where the sampler was; None for enough frames that say nothing of it. Raises InputError for too few of them."""
+    state = walk_of(path)
+    if not state and len(before) >= frames:
+        return None
+    if not state:
+        raise InputError(
+            f"expected {frames} frames in {path}, got {len(before)} of another program, which cannot be gone on with; "
+            f"ask for --frames {len(before)}, or choose another with -o"
+        )
+    chains = len(state["places"])
+    parts = [x.unflatten(0, (chains, -1)).unbind(1) for x in (before.places, before.turns, before.energies)]
+    return Walk.of(state, (Frame(*frame) for frame in zip(*parts)))
 
 
 def ladder_of(
