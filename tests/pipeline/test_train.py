@@ -214,9 +214,9 @@ def test_the_command(program: Callable[..., tuple[int, str, str]]):
     assert code == 0
     assert tomllib.loads(out)["model"] == {"batch": 16, "dropout": 0.1}
     code, out, err = program(
-        "train", "toy", "--data", "data", "--settings", "own.toml", "-o", "cut", "--minutes", "0"
+        "train", "toy", "--data", "data", "--settings", "own.toml", "-o", "cut", "--budget", "0.001s"
     )
-    assert (code, err) == (0, "stopped (minutes); --resume goes on\n")
+    assert (code, err) == (0, "stopped (budget); --resume goes on\n")
 
 
 TEAM = """

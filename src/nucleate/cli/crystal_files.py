@@ -33,7 +33,9 @@ def relax(
 ) -> None:
     """Relax crystals: rigid molecules in the force field, all atoms with any other model.
 
-    Example: nucleate relax results/aspirin/cif/0001.cif --energy gfn1 -o relaxed
+    Example: nucleate relax results/aspirin/cif/0001.cif -o relaxed
+
+    Example: nucleate relax results/aspirin/cif --energy gfn1 --max-steps 20
     """
     from nucleate.pipeline.crystal_files import relax_files
     from nucleate.pipeline.relax import RelaxSettings
@@ -52,7 +54,7 @@ def relax(
 def rank(files: Files, energy: EnergyName = "forcefield", as_json: AsJson = False) -> None:
     """Order crystals of one substance by energy, as they are.
 
-    Example: nucleate rank results/aspirin/cif --energy chgnet
+    Example: nucleate rank results/aspirin/cif
     """
     from nucleate.pipeline.crystal_files import rank_files
 

@@ -83,6 +83,7 @@ def train(
             out.print(f"{key} {value:.4g} (validation at step {card['metrics_step']})")
         out.print(f"wrote {trained.folder / WEIGHTS}")
     if card["stopped"] != "steps":
-        errors.print(f"stopped ({card['stopped']}); --resume goes on", style="yellow")
+        why = "budget" if card["stopped"] == "minutes" else card["stopped"]
+        errors.print(f"stopped ({why}); --resume goes on", style="yellow")
     if card["stopped"] == "user":
         raise typer.Exit(1)

@@ -1,0 +1,166 @@
+"""Help is quick and true: nothing heavy is imported for it, shells complete it, and every example in it runs."""
+
+import gzip
+import importlib.util
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+import typer
+
+from nucleate.cli import app
+from nucleate.cli.evaluate_inorganic import evaluate_inorganic
+from nucleate.cli.generate_inorganic import generate_crystalflow
+from nucleate.crystal.sites_cif import sites_cif_text
+from nucleate.pipeline.predict import PredictSettings, predict
+from tests.pipeline.tiny_crystalflow import learnt, write_tiny_crystalflow
+from tests.pipeline.tiny_weights import SETTINGS, write_tiny_weights
+
+ROOT = Path(__file__).parents[1]
+HEAVY = ("torch", "numpy", "rdkit", "numba", "scipy", "ase", "gemmi", "pyarrow")
+SMALL = {  # what makes an example one of seconds; options given later win
+    "predict": ("-n", "12", "--space-groups", "14", "--workers", "1", "--energy", "forcefield"),
+    "conform": ("-n", "2"),
+    "generate": ("-n", "2"),
+    "generate crystalflow": ("-n", "1", "--steps", "2"),
+    "relax": ("--max-steps", "2", "--workers", "1"),
+    "deduplicate": ("--workers", "1"),
+    "evaluate": ("--controls", "1", "--workers", "1"),
+    "train": ("--settings", "tiny.toml"),
+    "crystallize": ("-n", "1", "--steps", "1", "--no-cell"),
+    "free-energy": ("--frames", "100", "--steps", "2"),
+    "data synthesize": ("-n", "1", "--starts", "60", "--workers", "1"),
+    "data import": ("--workers", "1"),
+    "data conformers": ("-n", "1", "--workers", "1"),
+}
+EXTRAS = {"gfn1": "tblite", "gfn2": "tblite", "chgnet": "chgnet"}
+
+
+def verbs() -> dict[str, Any]:
+    """Every command by its words, those of groups too."""
+    found: dict[str, Any] = {}
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        inner = getattr(command, "commands", None)
+        found |= {name: command} if inner is None else {f"{name} {n}": c for n, c in inner.items()}
+    return found
+
+
+def examples() -> list[str]:
+    helps = [command.help for command in verbs().values()]
+    helps += [generate_crystalflow.__doc__, evaluate_inorganic.__doc__]
+    return [line for text in helps for line in re.findall(r"Example: (nucleate .+)", text)]
+
+
+def python(code: str, *arguments: str, **environment: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout
+
+
+# ------------------------------------------------------------------ quick
+
+
+def test_help_imports_nothing_heavy():
+    """Of every command, in one fresh process: PyTorch alone takes longer than the half second that help may."""
+    code = """if True:
+        import sys
+        from nucleate.cli import app
+        for words in (["--help"], *(line.split() for line in sys.argv[1].splitlines())):
+            app([*words, "--help"], standalone_mode=False)
+        print(sorted(sys.modules))
+    """
+    printed = python(code, "\n".join([*verbs(), "generate crystalflow", "evaluate --inorganic"]))
+    assert printed.count("Usage: ") == len(verbs()) + 3
+    loaded = printed.splitlines()[-1]
+    assert [name for name in HEAVY if f"'{name}'" in loaded] == []
+
+
+def test_the_shell_completes_commands_options_and_values():
+    def completed(words: str) -> set[str]:
+        lines = python(
+            "from nucleate.cli import app; app(prog_name='nucleate')",
+            _NUCLEATE_COMPLETE="complete_bash", COMP_WORDS=words, COMP_CWORD=str(len(words.split(" ")) - 1),
+        )  # fmt: skip
+        return set(lines.split())
+
+    assert {"free-energy", "generate", "guide"} <= completed("nucleate ")
+    assert completed("nucleate predict --bud") == {"--budget"}
+    assert completed("nucleate predict CCO --energy gf") == {"gfn1", "gfn2"}
+    assert "--splits" in completed("nucleate data import --spl")
+
+
+# ------------------------------------------------------------------ alike
+
+
+def test_the_same_thing_has_the_same_name_and_help():
+    """Counts are -n and --n, folders -o and --output; what is shared says the same in each command."""
+    alike = ("seed", "resume", "as_json", "workers", "z", "space_groups", "mirror", "heavy", "generator")
+    said: dict[str, set[str]] = {}
+    for command in verbs().values():
+        for option in command.params:
+            said.setdefault(option.name, set()).add(f"{sorted(option.opts)} {getattr(option, 'help', '')}")
+    assert {name: len(said[name]) for name in alike} == dict.fromkeys(alike, 1)
+    assert {text.partition("]")[0] for text in said["output"]} == {"['--output', '-o'"}
+    for name, command in verbs().items():
+        counts = [o for o in command.params if o.param_type_name == "option" and "-n" in o.opts]
+        assert all("--n" in o.opts for o in counts), name
+
+
+# ------------------------------------------------------------------ true
+
+
+@pytest.fixture(scope="module")
+def desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with everything that the examples name, each as small as can be."""
+    folder = tmp_path_factory.mktemp("desk")
+    settings = PredictSettings(n=12, space_groups="14", workers=1, energy="forcefield")
+    found = predict("NC(N)=O", settings, folder / "results" / "aspirin", name="aspirin")
+    for stale in sorted((found.folder / "cif").glob("*.cif"))[2:]:
+        stale.unlink()
+    (folder / "cod_cif").mkdir()
+    for name in ("cod_7100858.cif", "cod_2100840.cif"):
+        shutil.copy(ROOT / "tests" / "data" / name, folder / "cod_cif")
+    shutil.copy(found.folder / "cif" / "0001.cif", folder / "experiment.cif")
+    shutil.copy(found.folder / "cif" / "0001.cif", folder / "urea.cif")
+    write_tiny_weights(folder / "tiny")
+    shutil.copytree(folder / "tiny" / "data", folder / "data" / "synthetic")
+    (folder / "tiny.toml").write_text(SETTINGS.format(seed=0))
+    for name in ("qm9.csv.gz", "test.csv"):
+        text = "smiles\nNC=O\nCO\n" if name != "test.csv" else "smiles\nCCO\n"
+        (folder / name).write_bytes(gzip.compress(text.encode()) if name.endswith("gz") else text.encode())
+    write_tiny_crystalflow(folder / "dng.safetensors", "dng", ("band_gap",))
+    cifs = [sites_cif_text(sites, "known") for sites in learnt()[:2]]
+    known = [{"material_id": f"mp-{k}", "formula": "TiO2", "cif": cif} for k, cif in enumerate(cifs)]
+    for name in ("mp20_test.parquet", "test.parquet"):
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(known), folder / name)
+    generated = [{"target": row["material_id"], "cif": row["cif"]} for row in known]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(generated), folder / "generated")
+    return folder
+
+
+@pytest.mark.parametrize("line", examples())
+def test_the_examples_of_the_help_run(line: str, desk: Path, monkeypatch: pytest.MonkeyPatch):
+    arguments = shlex.split(line.partition(" > ")[0])[1:]
+    for name, package in EXTRAS.items():
+        if name in arguments and importlib.util.find_spec(package) is None:
+            pytest.skip(f"needs {package}")
+    words = next(k for k in (2, 1) if " ".join(arguments[:k]) in SMALL or k == 1)
+    monkeypatch.chdir(desk)
+    before = torch.get_num_threads()
+    try:
+        code = app([*arguments, *SMALL.get(" ".join(arguments[:words]), ())], standalone_mode=False)
+    finally:
+        torch.set_num_threads(before)
+    assert not code
