@@ -8,7 +8,7 @@ DEMO_ARGS ?= --budget 5m -o results/aspirin
 TORCH ?= $(if $(filter Darwin,$(shell uname -s)),torch==2.13.0,torch==2.13.0+cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint docs coverage clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -28,5 +28,12 @@ lint: .venv/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# A site that works from file://, without a network; a warning is an error.
+docs: .venv/.installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+coverage: .venv/.installed
+	$(BIN)/pytest -n auto --cov=nucleate --cov-report=term:skip-covered
+
 clean:
-	rm -rf .venv results
+	rm -rf .venv results site
