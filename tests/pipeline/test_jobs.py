@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from nucleate.errors import NucleateError
-from nucleate.pipeline.jobs import CRASHED, FAILED, LATE, Answer, Job, answers
+from nucleate.pipeline.jobs import CRASHED, FAILED, KILLED, LATE, Answer, Job, answers
 
 PROGRAM = Path(__file__).with_name("stand_in_jobs.py")
 
@@ -44,6 +44,17 @@ def test_a_loss_costs_its_own_job_only(workers: int) -> None:
     assert "exit code 7" in found[1].why
     assert "no idea" in found[3].why
     assert found[6].reply["outcome"] == "done"
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="POSIX")
+def test_a_job_that_was_killed_from_outside_is_done_once_more(tmp_path: Path) -> None:
+    found = run(["", f"KILL {tmp_path / 'mark'}", "KILL", ""])
+    assert [found[i].lost for i in range(4)] == ["", "", KILLED, ""]
+    assert found[1].reply["outcome"] == "done"
+    assert (
+        found[2].why
+        == "crashed: killed by SIGKILL (out of memory?), twice; fewer --workers leave more memory to each"
+    )
 
 
 def test_no_jobs_no_answers() -> None:
