@@ -8,7 +8,7 @@ DEMO_ARGS ?= --budget 5m -o results/aspirin
 TORCH ?= $(if $(filter Darwin,$(shell uname -s)),torch==2.13.0,torch==2.13.0+cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint docs coverage clean
+.PHONY: demo test lint docs coverage bench clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -31,6 +31,10 @@ lint: .venv/.installed
 # A site that works from file://, without a network; a warning is an error.
 docs: .venv/.installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+# The numbers of the README: BENCH_ARGS='--cifs FOLDER --index CSV ...' for those that need data (benchmarks/claims.py).
+bench: .venv/.installed
+	$(BIN)/python benchmarks/claims.py all --readme $(BENCH_ARGS)
 
 coverage: .venv/.installed
 	$(BIN)/pytest -n auto --cov=nucleate --cov-report=term:skip-covered

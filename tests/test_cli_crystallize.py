@@ -73,7 +73,7 @@ def test_weights_that_are_not_there_or_others(refused: Callable[..., str], tmp_p
 def test_help_has_examples(program: Program) -> None:
     code, out, err = program("crystallize", "--help")
     assert (code, err) == (0, "")
-    assert "Example: nucleate crystallize loose.xyz -n 10 -o ordered" in " ".join(out.split())
+    assert "Example: nucleate crystallize aspirin/loose.xyz -n 10 -o ordered" in " ".join(out.split())
     assert max(map(len, out.splitlines())) <= 100
 
 

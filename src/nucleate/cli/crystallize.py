@@ -39,9 +39,9 @@ def crystallize(
 ) -> None:
     """Order a loose cluster of molecules with a learned flow, and find the crystal in it.
 
-    Example: nucleate crystallize loose.xyz -n 10 -o ordered
-
     Example: nucleate crystallize "CC(=O)Oc1ccccc1C(=O)O" --molecules 17 -o aspirin
+
+    Example: nucleate crystallize aspirin/loose.xyz -n 10 -o ordered
 
     Example: nucleate crystallize experiment.cif --seed 3 -o compared
     """

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from typer.core import TyperCommand, TyperGroup
 
 from nucleate import __version__
+from nucleate.cli.bench import bench
 from nucleate.cli.conform import conform
 from nucleate.cli.crystal_files import deduplicate, match, rank, relax, report
 from nucleate.cli.crystallize import crystallize
@@ -77,7 +78,7 @@ def _root(
 PANELS = {  # as the help shows them
     "From a molecule, a formula or a crystal": (predict, conform, generate, crystallize, free_energy),
     "With crystals in files": (relax, rank, deduplicate, match, evaluate, report),
-    "To learn, and to help": (train,),
+    "To learn, and to help": (train, bench),
 }
 for panel, verbs in PANELS.items():
     for verb in verbs:
