@@ -2,29 +2,21 @@
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
+from devtools import CHROMIUM, FLAGS
 from invented_results import invented_rows, invented_run
 
 from nucleate.report import write_report
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome-headless-shell")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = [
     pytest.mark.browser,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium on the PATH"),
 ]
-FLAGS = [
-    *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
-    *("--disable-background-networking", "--disable-component-update"),
-    *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL without a graphics card
-    *("--proxy-server=127.0.0.1:9", "--host-resolver-rules=MAP * ~NOTFOUND"),  # no network
-    *("--window-size=1000,700", "--virtual-time-budget=6000"),
-]
+WINDOW = ("--window-size=1000,700", "--virtual-time-budget=6000")
 WATCH = """<script>
 window.seen = { errors: [], violations: [], files: [] };
 window.addEventListener("error", (e) => seen.errors.push(String(e.message)));
@@ -46,6 +38,7 @@ const at = (id) => document.getElementById(id);
 const all = (query) => [...document.querySelectorAll(query)];
 const click = (node) => node.dispatchEvent(new MouseEvent("click", { bubbles: true }));
 const press = (node, key) => node.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+const drawn = () => new Promise((done) => setTimeout(done, 30)); // a chosen one is drawn after the page has answered
 const picture = () => document.querySelector("#viewer canvas")?.toDataURL() ?? null;
 const chosen = () => all('#table [aria-selected="true"]').map((row) => Number(row.dataset.index));
 const column = (i) => all("#table tbody tr").map((row) => row.cells[i].textContent);
@@ -71,7 +64,7 @@ def drive(report: Path, steps: str, address: str = "") -> dict:
     page = report.with_name("driven.html")
     page.write_text(text, encoding="utf-8")
     profile = f"--user-data-dir={report.parent / 'profile'}"
-    command = [str(CHROMIUM), *FLAGS, profile, "--dump-dom", f"{page.as_uri()}{address}"]
+    command = [str(CHROMIUM), *FLAGS, *WINDOW, profile, "--dump-dom", f"{page.as_uri()}{address}"]
     done = subprocess.run(command, capture_output=True, timeout=120, check=True)
     found = re.search(r'<pre id="probe">([^<]*)</pre>', done.stdout.decode())
     assert found, "the page did not finish"
@@ -115,6 +108,7 @@ def test_the_page_answers_clicks_and_keys(make_folder):
       click(document.querySelector('[data-download="2"]'));
       click(at("download-all"));
       click(at("download-table"));
+      await drawn();
       seen.message = at("viewer-message").hidden ? "" : at("viewer-message").textContent;
       seen.pictures = [picture()];
       for (const action of ["#bonds", "#hydrogens", '[data-cells="2"]', '[data-axis="0"]']) {
@@ -173,8 +167,10 @@ def test_pages_with_nothing_or_gaps_say_so(make_folder):
     (folder / "cif" / "0002.cif").unlink()
     steps = """
       click(at("next"));
+      await drawn();
       seen.missing = at("viewer-message").textContent;
       click(at("next"));
+      await drawn();
       seen.outside = at("viewer-message").textContent;
       seen.points = all(".point").length;
       seen.named = at("row-1").lastChild.textContent;

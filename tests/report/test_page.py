@@ -39,16 +39,24 @@ class Elements(html.parser.HTMLParser):
         self.found.append((tag, dict(attrs)))
 
 
-def test_the_page_asks_for_nothing(make_folder):
-    elements = Elements(write_report(make_folder(3)).read_text()).found
+def asks_for_nothing(path) -> bool:
+    """True where a page leads only to a heading of its own that is there, and its policy forbids every request."""
+    elements = Elements(path.read_text()).found
     addresses = [a[name] for _, a in elements for name in ("src", "href", "action", "data") if name in a]
-    assert addresses == ["#table-heading"]
-    assert {tag for tag, _ in elements}.isdisjoint({"link", "iframe", "object", "embed", "base", "form"})
+    headings = {f"#{a['id']}" for tag, a in elements if tag == "h2" and "id" in a}
     policy = next(a["content"] for tag, a in elements if tag == "meta" and "http-equiv" in a)
-    assert "default-src 'none'" in policy
-    own = "".join(
-        p.read_text() for p in (files("nucleate.report") / "template").iterdir() if p.name != "vendor"
+    outside = {"link", "iframe", "object", "embed", "base", "form"} & {tag for tag, _ in elements}
+    return (
+        len(addresses) == 1
+        and addresses[0] in headings
+        and not outside
+        and "default-src 'none'" in (policy or "")
     )
+
+
+def test_the_page_asks_for_nothing(make_folder):
+    assert asks_for_nothing(write_report(make_folder(3)))
+    own = "".join(p.read_text() for p in (files("nucleate.report") / "template").iterdir())
     assert set(re.findall(r"https?://[^\"'\s]+", own)) == {"http://www.w3.org/2000/svg"}
     assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", own)
 

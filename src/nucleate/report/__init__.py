@@ -6,11 +6,11 @@
 | `cluster_page` | `write_cluster_report`: the same for a folder of ordered clusters |
 | `conformer_page` | `write_conformer_report`: the same for a folder of conformers |
 | `free_energy_page` | `write_free_energy_report`: the same for the free energy of a crystal at two temperatures |
-| `one_file` | template, scripts and data -> one page |
+| `one_file` | `Layout`, the frame that all pages share, scripts and data -> one page |
 | `folder` | `Results`: what a result folder says, with every gap tolerated |
 | `scene` | `Crystal` -> the atoms, bonds and hydrogen bonds that the viewer draws |
 | `drawing` | SMILES -> inline SVG; space-group symbols as they are printed |
-| `template/` | the page itself: HTML, CSS and the scripts, in the order of `page.SCRIPTS` |
+| `template/` | the pages themselves: HTML, CSS and the scripts, in the order of each page's `LAYOUT` |
 | `vendor/` | 3Dmol.js with its licence |
 """
 

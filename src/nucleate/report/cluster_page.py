@@ -13,9 +13,15 @@ from torch import Tensor
 from nucleate.crystal.cluster_xyz import read_cluster_xyz, read_trajectory
 from nucleate.files import write_atomically
 from nucleate.report.folder import SAMPLES, Results, read_results
-from nucleate.report.one_file import one_file
+from nucleate.report.one_file import Layout, one_file
 
-SCRIPTS = ("helpers", "cluster_drawing", "cluster_table", "cluster")
+LAYOUT = Layout(
+    "cluster",
+    "crystallized clusters",
+    f"<code>{SAMPLES}</code>, <code>cluster/</code> and <code>trajectory/</code>",
+    ("helpers", "page", "table", "cluster_drawing", "cluster_table", "cluster"),
+    rows="Samples",
+)
 SHOWN = (  # columns of samples.parquet in the page
     *(
         "id",
@@ -42,9 +48,7 @@ def write_cluster_report(folder: Path, max_embedded: int = 12) -> Path:
     """
     results = read_results(Path(folder), SAMPLES)
     target = results.folder / "report.html"
-    write_atomically(
-        target, one_file("cluster", SCRIPTS, _payload(results, max_embedded), results.run, "Clusters")
-    )
+    write_atomically(target, one_file(LAYOUT, _payload(results, max_embedded), results.run))
     return target
 
 

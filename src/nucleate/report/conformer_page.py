@@ -11,9 +11,19 @@ from rdkit import Chem, rdBase
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.report.folder import CONFORMERS, finite, read_run
-from nucleate.report.one_file import one_file
+from nucleate.report.one_file import Layout, one_file
 
-SCRIPTS = ("helpers", "plot", "conformer_viewer", "conformer_plot", "conformer_table", "conformer")
+LAYOUT = Layout(
+    "conformer",
+    "conformers",
+    f"<code>{CONFORMERS}</code>",
+    (
+        *("helpers", "page", "plot", "table", "viewer"),
+        *("conformer_viewer", "conformer_plot", "conformer_table", "conformer"),
+    ),
+    rows="Conformers",
+    viewer=True,
+)
 NUMBERS = ("rank", "energy_kj_mol", "boltzmann_weight", "mirror_images", "rmsd_A")
 TEXTS = ("id", "smiles", "energy_model", "method")
 SCALE = 1000  # positions are sent in thousandths of an Å
@@ -29,7 +39,7 @@ def write_conformer_report(folder: Path, max_embedded: int = 200) -> Path:
     run = read_run(folder / "run.json")
     target = folder / "report.html"
     payload = _payload(_read(folder / CONFORMERS), run, max_embedded)
-    write_atomically(target, one_file("conformer", SCRIPTS, payload, run, "Conformers"))
+    write_atomically(target, one_file(LAYOUT, payload, run))
     return target
 
 

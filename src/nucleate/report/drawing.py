@@ -1,6 +1,7 @@
 """The molecule as an inline SVG, and space-group symbols as they are printed."""
 
 import re
+from functools import cache
 from typing import Any
 
 import gemmi
@@ -34,6 +35,7 @@ def molecule_svg(smiles: str, width: int = 300, height: int = 220) -> str | None
     return _inline(canvas.GetDrawingText(), width, height)
 
 
+@cache
 def space_group_symbol(number: int, symbol: str | None = None) -> str:
     """Hermann-Mauguin symbol in print, such as P2₁/c; `symbol` chooses a setting, else the standard one."""
     entry = gemmi.find_spacegroup_by_name(symbol) if symbol else None

@@ -86,3 +86,8 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(item) for item in value]
     return value
+
+
+def mapping(value: Any) -> dict[str, Any]:
+    """The value where it is a table, else an empty one: files may be damaged or of another version."""
+    return value if isinstance(value, dict) else {}

@@ -13,10 +13,16 @@ from typing import Any
 
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
-from nucleate.report.folder import FREE_ENERGY, read_run
-from nucleate.report.one_file import one_file
+from nucleate.report.folder import FREE_ENERGY, mapping, read_run
+from nucleate.report.one_file import Layout, one_file
 
-SCRIPTS = ("helpers", "plot", "free_energy_plot", "free_energy_table", "free_energy")
+LAYOUT = Layout(
+    "free_energy",
+    "free energy",
+    f"<code>{FREE_ENERGY}</code>",
+    ("helpers", "page", "plot", "free_energy_plot", "free_energy_table", "free_energy"),
+    target="estimates",
+)
 NUMBERS = ("difference_kT", "error_kT", "per_molecule_kT", "effective_share", "gap_kT", "frames")
 STATES = (
     "base",
@@ -42,14 +48,14 @@ def write_free_energy_report(folder: Path) -> Path:
         )
     record = read_run(folder / FREE_ENERGY)
     target = folder / "report.html"
-    write_atomically(target, one_file("free_energy", SCRIPTS, _payload(record), record, "Free energy"))
+    write_atomically(target, one_file(LAYOUT, _payload(record), record))
     return target
 
 
 def _payload(record: dict[str, Any]) -> dict[str, Any]:
     """Everything the scripts show, as JSON-ready values."""
     method = record.get("method")
-    tables = {name: _dict(record.get(name)) for name in DRAWN}
+    tables = {name: mapping(record.get(name)) for name in DRAWN}
     return {
         "file": FREE_ENERGY,
         "run": {key: value for key, value in record.items() if key not in DRAWN},
@@ -147,7 +153,3 @@ def _column(given: Any, length: int | None = None) -> Column | None:
 
 def _number(value: Any) -> float | int | None:
     return value if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

@@ -3,39 +3,67 @@
 import html
 import json
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
 from nucleate.report.drawing import molecule_svg
+from nucleate.report.folder import mapping
 
 
-def one_file(template: str, scripts: Sequence[str], payload: Any, run: dict[str, Any], title: str) -> str:
-    """The page `template`.html with its own style (`template`.css, where there is one), scripts in order, and data.
+@dataclass(frozen=True)
+class Layout:
+    """What one kind of page has of its own; the frame that all share is `template/page.html`.
 
-    The name and drawing are those of the molecule of the run; `title` stands in where it has no name.
+    name     of its part `template/NAME.html`, and of its style `template/NAME.css` where there is one
+    subject  what the page is about, beside the name of the molecule; it stands in where there is no name
+    files    HTML: where the same data lie without the page
+    scripts  in the order in which they are read, each with the names of those before it
+    rows     heading of the table of results, where the page has the common one
+    target   which heading the link at the top of the page leads to
+    viewer   whether 3Dmol.js is inside
     """
-    folder = files("nucleate.report")
 
-    def part(name: str) -> str:
-        return (folder / "template" / name).read_text(encoding="utf-8")
+    name: str
+    subject: str
+    files: str
+    scripts: tuple[str, ...]
+    rows: str = ""
+    target: str = "table"
+    viewer: bool = False
 
-    given = run.get("molecule")
-    molecule: dict[str, Any] = given if isinstance(given, dict) else {}
+
+def one_file(layout: Layout, payload: Any, run: dict[str, Any]) -> str:
+    """The page: frame, body, styles, scripts and data; the name and drawing are those of the molecule of the run."""
+    molecule = mapping(run.get("molecule"))
     smiles = molecule.get("smiles")
-    own = f"{template}.css"
+    name = molecule.get("name") or molecule.get("formula") or layout.subject.capitalize()
     return fill(
-        part(f"{template}.html"),
+        _part("page.html"),
         {
-            "title": html.escape(str(molecule.get("name") or molecule.get("formula") or title)),
-            "style": part("style.css") + (part(own) if (folder / "template" / own).is_file() else ""),
+            "title": html.escape(str(name)),
+            "subject": layout.subject,
+            "target": layout.target,
+            "files": layout.files,
+            "style": _part("style.css") + _part(f"{layout.name}.css"),
             "drawing": (molecule_svg(smiles) if isinstance(smiles, str) else None)
             or "<p class='muted'>No structural formula: the SMILES is missing or unreadable.</p>",
+            "body": fill(
+                _part(f"{layout.name}.html"), {"table": fill(_part("table.html"), {"rows": layout.rows})}
+            ),
             "data": embed_json(payload),
-            "viewer": (folder / "vendor" / "3Dmol-min.js").read_text(encoding="utf-8"),
-            "scripts": "\n".join(part(f"{name}.js") for name in scripts),
+            "viewer": f"<script>\n{_viewer()}\n</script>\n" if layout.viewer else "",
+            "scripts": "\n".join(_part(f"{script}.js") for script in layout.scripts),
         },
     )
+
+
+def _part(name: str) -> str:
+    return (files("nucleate.report") / "template" / name).read_text(encoding="utf-8")
+
+
+def _viewer() -> str:
+    return (files("nucleate.report") / "vendor" / "3Dmol-min.js").read_text(encoding="utf-8")
 
 
 def fill(template: str, parts: dict[str, str]) -> str:

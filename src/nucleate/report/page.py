@@ -12,11 +12,21 @@ from nucleate.crystal.crystal import Crystal
 from nucleate.files import write_atomically
 from nucleate.metrics.pxrd import CU_K_ALPHA, powder_pattern
 from nucleate.report.drawing import space_group_symbol
-from nucleate.report.folder import Results, read_results
-from nucleate.report.one_file import one_file
+from nucleate.report.folder import Results, mapping, read_results
+from nucleate.report.one_file import Layout, one_file
 from nucleate.report.scene import scene
 
-SCRIPTS = ("helpers", "plot", "landscape", "packing", "powder", "table", "search", "main")
+LAYOUT = Layout(
+    "crystal",
+    "predicted crystals",
+    "<code>crystals.parquet</code> and <code>cif/</code>",
+    (
+        *("helpers", "page", "plot", "table", "viewer"),
+        *("crystal_table", "landscape", "packing", "powder", "search", "crystal"),
+    ),
+    rows="Crystals",
+    viewer=True,
+)
 TWO_THETA = (5.0, 50.0)  # degrees
 STEP = 0.025  # degrees; four points across the half width keep heights true to 4 %
 COLUMNS = {  # name in the page: (column of crystals.parquet, decimals)
@@ -52,13 +62,13 @@ def write_report(folder: Path, max_embedded: int = 200) -> Path:
     results = read_results(Path(folder))
     payload = _payload(results, max_embedded)
     target = results.folder / "report.html"
-    write_atomically(target, one_file("report", SCRIPTS, payload, results.run, "Crystals"))
+    write_atomically(target, one_file(LAYOUT, payload, results.run))
     return target
 
 
 def _payload(results: Results, max_embedded: int) -> dict[str, Any]:
     """Everything the scripts show, as JSON-ready values."""
-    known = _dict(results.run.get("space_groups"))
+    known = mapping(results.run.get("space_groups"))
     crystals = [_row(row, results, known) for row in results.rows]
     inside = {
         index: _embedded(results.cif(row))
@@ -67,7 +77,7 @@ def _payload(results: Results, max_embedded: int) -> dict[str, Any]:
     }
     run = {key: value for key, value in results.run.items() if key != "reference"}
     run["space_groups"] = {
-        number: {**_dict(entry), "symbol": _symbol(number, _dict(entry).get("symbol"))}
+        number: {**mapping(entry), "symbol": _symbol(number, mapping(entry).get("symbol"))}
         for number, entry in known.items()
     }
     return {
@@ -85,7 +95,7 @@ def _row(row: dict[str, Any], results: Results, known: dict[str, Any]) -> dict[s
     for name, (column, decimals) in COLUMNS.items():
         value = row.get(column)
         shown[name] = round(value, decimals) if decimals is not None and isinstance(value, float) else value
-    entry = _dict(known.get(str(shown["number"])))
+    entry = mapping(known.get(str(shown["number"])))
     return {**shown, "symbol": _symbol(shown["number"], entry.get("symbol")), "file": results.cif_name(row)}
 
 
@@ -125,7 +135,3 @@ def _reference(reference: Any) -> dict[str, Any] | None:
     except ValueError as error:
         return {**shown, "problem": str(error)}
     return {**shown, "density": round(crystal.density, 4), "pattern": _pattern(crystal)}
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}

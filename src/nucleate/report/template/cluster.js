@@ -1,11 +1,7 @@
 // The header, the player, and what ties them to the table.
 
 const PLAYED = 5000; // milliseconds of a whole trajectory
-const player = { sample: 0, time: 0, playing: false, last: 0, frames: [], reach: 1, colours: [] };
-
-function tile(label, value, note) {
-  return el("div", {}, el("dt", {}, label), el("dd", {}, value, note ? el("small", {}, note) : null));
-}
+const player = { time: 0, playing: false, last: 0, frames: [], reach: 1, colours: [] };
 
 function bestOf(name) {
   const values = samples.map((s) => s[name]).filter(isNumber);
@@ -13,33 +9,22 @@ function bestOf(name) {
 }
 
 function drawHeader() {
-  const run = data.run;
-  const molecule = run.molecule ?? {};
-  const counts = run.counts ?? {};
-  const identity = [molecule.formula, isNumber(data.molecules) ? `${data.molecules} molecules` : "", molecule.smiles];
-  byId("identity").textContent = identity.filter(known).join(" · ");
-  const tiles = [
-    tile("Samples", count(counts.made), isNumber(counts.asked) ? `of ${count(counts.asked)} asked for` : null),
-    tile("Without collisions", count(counts.without_collisions), "of molecules"),
-    isNumber(counts.cells) ? tile("Crystals", count(counts.cells), counts.cells ? "lattices found, relaxed" : "no lattice found") : null,
-    withTruth ? tile("Best RMSD", `${fixed(bestOf("rmsd_A"), 2)} Å`, "from the known cluster") : null,
-    isNumber(run.wall_seconds) ? tile("Time", duration(run.wall_seconds), isNumber(run.cpu_seconds) ? `${duration(run.cpu_seconds)} of CPU` : null) : null,
-  ];
-  byId("tiles").append(...tiles.filter(Boolean));
-  byId("colophon").textContent = `${[`nucleate ${run.nucleate ?? ""}`.trim(), run.started].filter(known).join(", ")}. Generated structures. This page makes no network requests.`;
-  byId("command").textContent = run.command || "made by a program";
+  const counts = mapping(run.counts);
+  const seen = (reasons) => Object.entries(mapping(reasons)).map(([reason, n]) => `${n} × ${reason}`);
+  drawFrame({
+    identity: [formulaText(molecule.formula), isNumber(data.molecules) ? `${data.molecules} molecules` : "", molecule.smiles],
+    tiles: [
+      tile("Samples", count(counts.made), isNumber(counts.asked) ? `of ${count(counts.asked)} asked for` : null),
+      tile("Without collisions", count(counts.without_collisions), "of molecules"),
+      isNumber(counts.cells) ? tile("Crystals", count(counts.cells), counts.cells ? "lattices found, relaxed" : "no lattice found") : null,
+      withTruth ? tile("Best RMSD", `${fixed(bestOf("rmsd_A"), 2)} Å`, "from the known cluster") : null,
+      timeTile(),
+    ],
+    about: "Generated structures.",
+    origin: { nucleate: run.nucleate, started: run.started, seed: run.seed, method: run.method, weights: run.weights, source: run.source, SMILES: molecule.smiles },
+  });
   byId("table-note").textContent = `Best first: ${run.ranked_by ?? "in order"}. Moved: root mean square over atoms from the loose cluster; spread: from the other samples.`;
-}
-
-function drawNotes() {
-  const run = data.run;
-  const counted = (table) => Object.entries(table ?? {}).map(([reason, n]) => `${n} × ${reason}`);
-  const lines = [...(Array.isArray(run.notes) ? run.notes : []), ...counted(run.failures), ...counted(run.without_cell)];
-  byId("notes").append(...(lines.length ? lines : ["Nothing to say."]).map((line) => el("li", {}, String(line))));
-  const entries = { ...(run.settings ?? {}), method: run.method, weights: run.weights?.digest, source: run.source };
-  const rows = Object.entries(entries).map(([name, value]) =>
-    el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, known(value) ? String(value) : "–")));
-  byId("settings").append(el("table", {}, el("tbody", {}, rows)));
+  drawNotes([...notesOf(run.notes), ...seen(run.failures), ...seen(run.without_cell)]);
 }
 
 function summary(s) {
@@ -52,8 +37,8 @@ function summary(s) {
 function draw() {
   const { frames, time } = player;
   if (!frames.length) return;
-  const drawn = shapes(between(frames, time), player.colours, 0.17);
-  if (view.known && data.truth) drawn.push(...shapes(data.truth.map((x) => x / data.scale), player.colours.map(() => css("--reference")), 0.07));
+  const drawn = shapes(between(frames, still.matches ? Math.round(time) : time), player.colours, 0.17);
+  if (view.known && data.truth) drawn.push(...shapes(data.truth.map((x) => x / data.scale), player.colours.map(() => color("--reference")), 0.07));
   paint(byId("stage"), drawn, player.reach);
   byId("frame").value = String(Math.round(time));
   const last = frames.length - 1;
@@ -75,7 +60,6 @@ function play(wanted) {
   player.playing = wanted && last > 0;
   if (player.playing && player.time >= last) player.time = 0;
   byId("play").textContent = player.playing ? "Pause" : "Play";
-  byId("play").setAttribute("aria-pressed", String(player.playing));
   if (!player.playing) return;
   player.last = performance.now();
   requestAnimationFrame(tick);
@@ -85,15 +69,14 @@ function play(wanted) {
 function choose(index) {
   if (!samples[index]) return;
   play(false);
-  Object.assign(player, { sample: index, time: 0, frames: data.embedded[index] ?? [] });
+  Object.assign(player, { time: 0, frames: data.embedded[index] ?? [] });
   player.reach = reachOf(player.frames);
   byId("frame").max = String(Math.max(0, player.frames.length - 1));
   byId("chosen").textContent = summary(samples[index]);
-  byId("previous").disabled = index === 0;
-  byId("next").disabled = index === samples.length - 1;
+  markSteps(index, samples.length);
   byId("play").disabled = player.frames.length < 2;
   explainMissing(samples[index]);
-  markRow(index);
+  showRow(index);
   draw();
 }
 
@@ -146,7 +129,7 @@ function startStage() {
   }, { passive: false });
   stage.addEventListener("keydown", stageKeys);
   new ResizeObserver(draw).observe(stage);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redress);
+  whenRepainted(redress);
   byId("play").addEventListener("click", () => play(!player.playing));
   byId("frame").addEventListener("input", (event) => {
     play(false);
@@ -171,27 +154,22 @@ function startButtons() {
     redress();
   }));
   byId("reset").addEventListener("click", () => { Object.assign(view, { turn: firstTurn(), zoom: 1 }); draw(); });
-  byId("previous").addEventListener("click", () => choose(player.sample - 1));
-  byId("next").addEventListener("click", () => choose(player.sample + 1));
+  byId("previous").addEventListener("click", () => choose(table.chosen - 1));
+  byId("next").addEventListener("click", () => choose(table.chosen + 1));
   const inside = Object.keys(data.embedded).length;
   const held = inside < samples.length ? ` The trajectories of ${inside} of ${samples.length} samples are inside this page.` : "";
-  byId("stage-note").textContent = `Drag to turn; space plays, plus and minus zoom.${held}`;
+  byId("stage-note").textContent = `Drag or use the arrow keys to turn; space plays, plus and minus zoom.${held}`;
 }
 
 function start() {
   drawHeader();
-  drawNotes();
-  if (!samples.length) {
-    byId("empty").textContent = "No cluster was made; the notes below say why.";
-    byId("empty").hidden = false;
-    return;
-  }
+  if (!samples.length) return explainEmpty("No cluster was made; the notes below say why.");
   byId("results").hidden = false;
+  startTable(samples, COLUMNS, choose);
   startStage();
   startButtons();
   player.colours = tones();
-  startTable(choose);
-  choose(0);
+  return choose(0);
 }
 
 start();

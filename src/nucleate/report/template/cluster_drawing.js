@@ -10,8 +10,6 @@ const MOLECULE_TONES = 8; // --c0 ... --c7
 const view = { turn: null, zoom: 1, hydrogens: true, colours: "element", known: false };
 const atomsEach = (data.elements ?? []).length;
 
-const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-const isDark = () => matchMedia("(prefers-color-scheme: dark)").matches;
 const multiply = (a, b) => [0, 1, 2].map((i) => [0, 1, 2].map((j) => a[i][0] * b[0][j] + a[i][1] * b[1][j] + a[i][2] * b[2][j]));
 
 function rotation(axis, angle) {
@@ -32,7 +30,7 @@ function between(frames, time) {
 /** The colour of each atom; one list for all frames. */
 function tones() {
   const page = isDark() ? 1 : 0;
-  const own = Array.from({ length: MOLECULE_TONES }, (_, i) => css(`--c${i}`));
+  const own = Array.from({ length: MOLECULE_TONES }, (_, i) => color(`--c${i}`));
   return Array.from({ length: data.molecules * atomsEach }, (_, i) => {
     const element = data.elements[i % atomsEach];
     if (view.colours === "molecule" && element !== "H") return own[Math.floor(i / atomsEach) % MOLECULE_TONES];

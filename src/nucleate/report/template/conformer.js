@@ -8,66 +8,49 @@ const FATES = [
   ["beyond", "beyond the number or window asked for"], ["handed_over", "conformers handed over"],
 ];
 
-function tile(label, value, note) {
-  return el("div", {}, el("dt", {}, label), el("dd", {}, value, note ? el("small", {}, note) : null));
-}
-
 function drawHeader() {
-  const run = data.run;
-  const molecule = run.molecule ?? {};
-  const counts = run.counts ?? {};
-  byId("identity").textContent = [molecule.formula, isNumber(molecule.n_atoms) ? `${molecule.n_atoms} atoms` : "", molecule.smiles].filter(known).join(" · ");
+  const counts = mapping(run.counts);
   const energies = conformers.map((c) => c.energy_kj_mol).filter(isNumber);
   const models = [...new Set(conformers.map((c) => c.energy_model).filter(known))];
   const methods = [...new Set(conformers.map((c) => c.method).filter(known))];
-  const tiles = [
-    tile("Conformers", count(conformers.length), isNumber(counts.made) ? `of ${count(counts.made)} shapes made` : null),
-    energies.length && !several ? tile("Within 5 kJ/mol", count(energies.filter((e) => e <= 5).length), "of the lowest") : null,
-    conformers.length && !several ? tile("Weight of the lowest", share(conformers[0].boltzmann_weight), "at 298.15 K") : null,
-    several ? tile("Molecules", count(data.species.length)) : null,
-    methods.length ? tile("Shapes from", methods.join(", ")) : null,
-    models.length ? tile("Energies from", models.map((m) => m.split(",")[0]).join("; "), models.map((m) => m.split(",").slice(1).join(",").trim()).filter(Boolean).join("; ")) : null,
-    isNumber(run.wall_seconds) ? tile("Time", duration(run.wall_seconds), isNumber(run.cpu_seconds) ? `${duration(run.cpu_seconds)} of CPU` : null) : null,
-  ];
-  byId("tiles").append(...tiles.filter(Boolean));
-  byId("colophon").textContent = `${[`nucleate ${run.nucleate ?? ""}`.trim(), run.started].filter(known).join(", ")}. Generated structures; energies are relative, of one molecule by itself. Viewer: 3Dmol.js 2.5.5 (BSD-3-Clause). This page makes no network requests.`;
-  byId("command").textContent = run.command || "made by a program";
+  drawFrame({
+    identity: [formulaText(molecule.formula), isNumber(molecule.n_atoms) ? `${molecule.n_atoms} atoms` : "", molecule.smiles],
+    tiles: [
+      tile("Conformers", count(conformers.length), isNumber(counts.made) ? `of ${count(counts.made)} shapes made` : null),
+      energies.length && !several ? tile("Within 5 kJ/mol", count(energies.filter((e) => e <= 5).length), "of the lowest") : null,
+      conformers.length && !several ? tile("Weight of the lowest", share(conformers[0].boltzmann_weight), "at 298.15 K") : null,
+      several ? tile("Molecules", count(data.species.length)) : null,
+      methods.length ? tile("Shapes from", methods.join(", ")) : null,
+      models.length ? tile("Energies from", models.map((m) => m.split(",")[0]).join("; "), models.map((m) => m.split(",").slice(1).join(",").trim()).filter(Boolean).join("; ")) : null,
+      timeTile(),
+    ],
+    about: "Generated structures; energies are relative, of one molecule by itself. Viewer: 3Dmol.js 2.5.5 (BSD-3-Clause).",
+    origin: { nucleate: run.nucleate, started: run.started, seed: run.seed, source: run.source, SMILES: molecule.smiles },
+  });
   byId("table-note").textContent = `Lowest first; all are in ${data.file}. RMSD: of heavy atoms, equal ones exchanged where that fits better.`;
+  drawNotes([...notesOf(run.notes), ...(data.unreadable ? [`${count(data.unreadable)} records of ${data.file} could not be read.`] : [])]);
 }
 
 function drawFate() {
-  const counts = data.run.counts ?? {};
+  const counts = mapping(run.counts);
   const rows = FATES.filter(([name]) => isNumber(counts[name]) && (counts[name] || ["asked", "made", "handed_over"].includes(name)));
   byId("fate").append(rows.length
     ? el("table", {}, el("tbody", {}, rows.map(([name, label]) => el("tr", {}, el("th", { scope: "row" }, label), el("td", {}, count(counts[name]))))))
     : el("p", { class: "muted small" }, "Not known: run.json is missing or says nothing of it."));
 }
 
-function drawNotes() {
-  const lines = Array.isArray(data.run.notes) ? [...data.run.notes] : [];
-  if (data.unreadable) lines.push(`${count(data.unreadable)} records of ${data.file} could not be read.`);
-  byId("notes").append(...(lines.length ? lines : ["Nothing to say."]).map((line) => el("li", {}, String(line))));
-  const entries = { ...(data.run.settings ?? {}), source: data.run.source };
-  const rows = Object.entries(entries).map(([name, value]) =>
-    el("tr", {}, el("th", { scope: "row" }, name), el("td", {}, known(value) ? String(value) : "–")));
-  byId("settings").append(el("table", {}, el("tbody", {}, rows)));
-}
-
 /** Show one conformer everywhere. */
 function choose(index) {
   if (!conformers[index]) return;
-  const before = conformers[chosen.index].species;
-  chosen.index = index;
-  const other = conformers[index].species !== before;
+  const other = conformers[index].species !== conformers[table.chosen].species;
+  showRow(index);
   byId("chosen").textContent = summary(conformers[index]);
-  byId("previous").disabled = index === 0;
-  byId("next").disabled = index === conformers.length - 1;
   byId("download").disabled = !drawable(index);
   byId("species").value = String(conformers[index].species);
+  markSteps(index, conformers.length);
   if (other) { offerOthers(); drawEnergies(); }
   markPoint();
-  markRow();
-  drawConformers(!other);
+  drawViewSoon(!other);
 }
 
 function offerSpecies() {
@@ -76,37 +59,26 @@ function offerSpecies() {
   byId("species").addEventListener("change", (event) => choose(conformers.findIndex((c) => c.species === Number(event.target.value))));
 }
 
-function arrowKeys(event) {
-  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-  if (!step) return;
-  choose(chosen.index + step);
-  event.preventDefault();
+function describeViewer() {
+  const held = conformers.filter((_, i) => drawable(i)).length;
+  const some = held < conformers.length ? ` The coordinates of ${count(held)} of ${count(conformers.length)} conformers are inside this page.` : "";
+  byId("viewer-note").textContent = `Drag or use the arrow keys to turn, the wheel or plus and minus to zoom. Others are grey, without hydrogens on carbon.${some}`;
 }
 
 function start() {
   drawHeader();
   drawFate();
-  drawNotes();
-  if (!conformers.length) {
-    byId("empty").textContent = `${data.file} holds no conformer that can be read.`;
-    byId("empty").hidden = false;
-    return;
-  }
+  if (!conformers.length) return explainEmpty(`${data.file} holds no conformer that can be read.`);
   byId("results").hidden = false;
-  startViewer();
-  startTable(choose);
+  startTable(conformers, COLUMNS, choose);
+  startConformers();
   startEnergies(choose);
+  startSteps(byId("energies"), (way) => choose(table.chosen + way));
   offerSpecies();
   offerOthers();
-  drawEnergies();
-  byId("energies").addEventListener("keydown", arrowKeys);
-  byId("previous").addEventListener("click", () => choose(chosen.index - 1));
-  byId("next").addEventListener("click", () => choose(chosen.index + 1));
-  const inside = conformers.filter((_, i) => drawable(i)).length;
-  const held = inside < conformers.length ? ` The coordinates of ${count(inside)} of ${count(conformers.length)} conformers are inside this page.` : "";
-  byId("viewer-note").textContent = `Drag to turn, scroll to zoom. Others are grey, without hydrogens on carbon.${held}`;
+  describeViewer();
   choose(0);
-  resetView();
+  return drawView(false);
 }
 
 start();

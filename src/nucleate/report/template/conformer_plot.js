@@ -1,7 +1,6 @@
 // Relative energies by rank, and behind them how often each conformer is met at room temperature.
 
-const ENERGIES = { width: 640, height: 400, left: 62, right: 578, top: 14, bottom: 340 };
-const tip = el("div", { class: "tooltip", hidden: true });
+const ENERGIES = { height: 430, left: 56, right: 62, top: 14, bottom: 52 };
 const hasEnergy = (index) => isNumber(conformers[index].energy_kj_mol);
 
 function summary(c) {
@@ -14,88 +13,75 @@ function summary(c) {
 
 const share = (weight) => (isNumber(weight) ? `${(100 * weight).toFixed(1)} %` : "–");
 
+function describeEnergies(drawn) {
+  const missing = siblings().length - drawn;
+  const parts = drawn
+    ? ["Boltzmann weights at 298.15 K; a conformer whose mirror image is another one counts twice. Click to choose, or use the arrow keys."]
+    : ["No energies: no model knows this molecule."];
+  if (missing && drawn) parts.push(`${count(missing)} without an energy are only in the table.`);
+  byId("energies-note").textContent = parts.join(" ");
+}
+
 function drawEnergies() {
   const host = byId("energies");
-  const shown = siblings().filter(hasEnergy);
+  const drawn = siblings().filter(hasEnergy);
   host.replaceChildren();
-  const missing = siblings().length - shown.length;
-  const parts = shown.length
-    ? ["Points: relative energy, left. Bars: Boltzmann weight at 298.15 K, right; a conformer whose mirror image is another one counts twice. Click to choose."]
-    : ["No energies: no model knows this molecule."];
-  if (missing && shown.length) parts.push(`${count(missing)} without an energy are only in the table.`);
-  byId("energies-note").textContent = parts.join(" ");
-  if (!shown.length) return;
-  const highest = Math.max(1, ...shown.map((i) => conformers[i].energy_kj_mol));
-  const heaviest = Math.max(0.01, ...shown.map((i) => conformers[i].boltzmann_weight ?? 0));
-  const x = scale(0.5, shown.length + 0.5, ENERGIES.left, ENERGIES.right);
-  const y = scale(-0.04 * highest, 1.06 * highest, ENERGIES.bottom, ENERGIES.top);
-  const z = scale(0, 106 * heaviest, ENERGIES.bottom, ENERGIES.top);
-  host.append(svg("svg", { viewBox: `0 0 ${ENERGIES.width} ${ENERGIES.height}`, role: "img", "aria-label": "Relative energy and weight by rank" },
-    verticalAxis(ENERGIES, y, 0, 1.06 * highest, "Relative energy / kJ mol⁻¹"),
-    rankAxis(x, shown.length), weightAxis(z, 100 * heaviest),
-    shown.map((index, k) => weightBar(index, x, z, k)),
-    border(ENERGIES),
-    shown.map((index, k) => svg("path", {
-      class: "point", "data-index": index, d: markPath(0, shown.length > 60 ? 3.5 : 5.5), fill: "var(--c0)",
-      transform: `translate(${x(k + 1).toFixed(1)} ${y(conformers[index].energy_kj_mol).toFixed(1)})`,
-    })),
+  describeEnergies(drawn.length);
+  if (!drawn.length) return;
+  const highest = Math.max(1, ...drawn.map((i) => conformers[i].energy_kj_mol));
+  const heaviest = Math.max(0.01, ...drawn.map((i) => conformers[i].boltzmann_weight ?? 0));
+  const frame = frameOf(host, ENERGIES);
+  const x = scale(0.5, drawn.length + 0.5, frame.left, frame.right);
+  const y = scale(-0.04 * highest, 1.06 * highest, frame.bottom, frame.top);
+  const z = scale(0, 106 * heaviest, frame.bottom, frame.top);
+  const spot = (index, k) => `translate(${x(k + 1).toFixed(1)} ${y(conformers[index].energy_kj_mol).toFixed(1)})`;
+  host.append(drawingIn(frame, "Relative energy and weight by rank",
+    verticalAxis(frame, y, 0, 1.06 * highest, "Relative energy / kJ mol⁻¹"),
+    rankAxis(frame, x, drawn.length), weightAxis(frame, z, 100 * heaviest),
+    drawn.map((index, k) => weightBar(frame, index, x, z, k)),
+    border(frame),
+    drawn.map((index, k) => svg("path", { class: "point", "data-index": index, ...markOf(0, drawn.length > 60 ? 3.5 : 5.5), transform: spot(index, k) })),
     svg("path", { id: "ring", class: "ring", d: markPath(0, 9), visibility: "hidden" })), tip);
   markPoint();
 }
 
-function rankAxis(x, n) {
+function rankAxis(frame, x, n) {
   const { values } = ticks(1, Math.max(n, 2), Math.min(n, 8));
-  const whole = [...new Set([1, ...values.filter((v) => Number.isInteger(v) && v <= n)])];
-  const middle = (ENERGIES.left + ENERGIES.right) / 2;
+  const whole = [...new Set([1, ...values.filter((v) => Number.isInteger(v) && v <= n && x(v) - x(1) > 24)])];
   return svg("g", {},
-    whole.map((v) => svg("text", { x: x(v), y: ENERGIES.bottom + 18, "text-anchor": "middle" }, fixed(v))),
-    svg("text", { class: "axis-title", x: middle, y: ENERGIES.bottom + 42, "text-anchor": "middle" }, "Rank"));
+    whole.map((v) => svg("text", { x: x(v), y: frame.bottom + 18, "text-anchor": "middle" }, fixed(v))),
+    bottomTitle(frame, "Rank"));
 }
 
-function weightAxis(z, highest) {
+function weightAxis(frame, z, highest) {
   const { values, decimals } = ticks(0, highest, 4);
-  const middle = (ENERGIES.top + ENERGIES.bottom) / 2;
-  const turn = `rotate(90 ${ENERGIES.right + 52} ${middle})`;
   return svg("g", {},
-    values.map((v) => svg("text", { x: ENERGIES.right + 8, y: z(v) + 4 }, fixed(v, decimals))),
-    svg("text", { class: "right-title", x: ENERGIES.right + 52, y: middle, "text-anchor": "middle", transform: turn }, "Boltzmann weight / %"));
+    values.map((v) => svg("text", { x: frame.right + 8, y: z(v) + 4 }, fixed(v, decimals))),
+    sideTitle(frame, "Boltzmann weight / %", frame.width - 14, 90));
 }
 
-function weightBar(index, x, z, k) {
+function weightBar(frame, index, x, z, k) {
   const weight = conformers[index].boltzmann_weight;
   if (!isNumber(weight)) return null;
   const width = Math.min(34, 0.7 * (x(2) - x(1)));
   const top = z(100 * weight);
-  return svg("rect", { class: "weight", "data-index": index, x: x(k + 1) - width / 2, width, y: top, height: Math.max(0, ENERGIES.bottom - top) });
+  return svg("rect", { class: "weight", "data-index": index, x: x(k + 1) - width / 2, width, y: top, height: Math.max(0, frame.bottom - top) });
 }
 
 function markPoint() {
-  const ring = byId("ring");
-  if (!ring) return;
-  const point = byId("energies").querySelector(`.point[data-index="${chosen.index}"]`);
-  ring.setAttribute("visibility", point ? "visible" : "hidden");
-  if (point) ring.setAttribute("transform", point.getAttribute("transform"));
-  byId("energies").querySelectorAll(".weight").forEach((bar) => bar.classList.toggle("chosen-bar", Number(bar.dataset.index) === chosen.index));
+  moveRing(byId("energies"), table.chosen);
+  byId("energies").querySelectorAll(".weight").forEach((bar) => bar.classList.toggle("chosen-bar", Number(bar.dataset.index) === table.chosen));
 }
 
-function showTip(mark) {
-  const host = byId("energies");
-  tip.textContent = summary(conformers[Number(mark.dataset.index)]);
-  tip.hidden = false;
-  const [box, at] = [host.getBoundingClientRect(), mark.getBoundingClientRect()];
-  const left = at.left + at.width / 2 - box.left - tip.offsetWidth / 2;
-  tip.style.left = `${Math.max(0, Math.min(left, box.width - tip.offsetWidth))}px`;
-  tip.style.top = `${Math.max(0, at.top - box.top - tip.offsetHeight - 8)}px`;
+function drawLegend() {
+  const box = (...shapes) => svg("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, shapes);
+  byId("legend").append(
+    el("li", {}, box(svg("path", markOf(0, 5.5))), "Relative energy, left"),
+    el("li", {}, box(svg("rect", { class: "weight-key", x: -5, y: -7, width: 10, height: 14 })), "Boltzmann weight, right"));
 }
 
 function startEnergies(choose) {
-  const host = byId("energies");
-  host.addEventListener("click", (event) => {
-    if (event.target.dataset.index !== undefined) choose(Number(event.target.dataset.index));
-  });
-  host.addEventListener("pointerover", (event) => {
-    if (event.target.dataset.index !== undefined) showTip(event.target);
-    else tip.hidden = true;
-  });
-  host.addEventListener("pointerleave", () => { tip.hidden = true; });
+  drawLegend();
+  startMarks(byId("energies"), choose, (index) => summary(conformers[index]));
+  keepDrawn(byId("energies"), drawEnergies);
 }

@@ -20,7 +20,8 @@ function withError(value, error) {
   return `${fixed(value, decimalsOf(error))} ± ${fixed(error, decimalsOf(error))}`;
 }
 
-const molecules = isNumber(data.run.crystal?.molecules) && data.run.crystal.molecules > 0 ? data.run.crystal.molecules : null;
+const { molecules: many } = mapping(run.crystal);
+const molecules = isNumber(many) && many > 0 ? many : null;
 
 function perMolecule(e) {
   const value = e.per_molecule_kT ?? (molecules ? e.difference_kT / molecules : null);

@@ -1,7 +1,6 @@
 // Elements, numbers and files. Text from the data enters the page only as text nodes and attributes.
 
 const data = JSON.parse(document.getElementById("data").textContent);
-const crystals = data.crystals;
 const byId = (id) => document.getElementById(id);
 const SVG_NAMESPACE = "http://www.w3.org/2000/svg"; // a name, not a request
 
@@ -50,6 +49,21 @@ function zPrime(value) {
   return fraction ?? (isNumber(value) ? String(value) : "–");
 }
 
+/** A formula with its numbers below the line. */
+const formulaText = (text) => String(text ?? "").replace(/(?<=[A-Za-z)\]])\d+/g, (digits) => [...digits].map((d) => "₀₁₂₃₄₅₆₇₈₉"[d]).join(""));
+
+/** A moment as a person writes it, where it is one in UTC. */
+const moment = (text) => String(text ?? "").replace(/^(\d{4}-\d\d-\d\d)T(\d\d:\d\d):\d\d(?:\.\d+)?(?:Z|\+00:00)$/, "$1 $2 UTC");
+
+/** A value of any kind as text; a dash where there is none. */
+const spoken = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : known(value) ? String(value) : "–");
+
+/** Named values of a table, also where a damaged file has something else in its place. */
+const mapping = (value) => (value !== null && typeof value === "object" && !Array.isArray(value) ? value : {});
+
+const quoted = (value) => (isNumber(value) ? value : known(value) ? `"${String(value).replaceAll('"', '""')}"` : "");
+const csvText = (names, rows) => `${[names, ...rows].map((row) => row.map(quoted).join(",")).join("\n")}\n`;
+
 function download(name, text, type = "chemical/x-cif") {
   const address = URL.createObjectURL(new Blob([text], { type }));
   const link = el("a", { href: address, download: name });
@@ -59,5 +73,7 @@ function download(name, text, type = "chemical/x-cif") {
   setTimeout(() => URL.revokeObjectURL(address), 10000);
 }
 
-const fileName = (crystal) => String(crystal.file).split("/").pop();
-const safeName = (text) => String(text || "crystals").replace(/[^\w.-]+/g, "_").slice(0, 60);
+const baseName = (path) => String(path).split("/").pop();
+/** A path relative to the page as an address. */
+const address = (path) => String(path).split("/").map(encodeURIComponent).join("/");
+const safeName = (text, otherwise = "results") => String(text || otherwise).replace(/[^\w.-]+/g, "_").slice(0, 60);

@@ -1,6 +1,6 @@
 // Energy over density, one mark a crystal; colour and shape tell the space group.
 
-const LANDSCAPE = { width: 640, height: 470, left: 66, right: 626, top: 14, bottom: 418 };
+const LANDSCAPE = { height: 470, left: 62, right: 14, top: 14, bottom: 52 };
 const OTHER = 8;
 
 /** The eight most frequent space groups get their own mark; the rest share one. */
@@ -13,74 +13,65 @@ function groupKinds() {
 }
 
 const groups = groupKinds();
-const kindOf = (crystal) => groups.kinds.get(crystal.symbol);
-const drawable = (c) => isNumber(c.energy) && isNumber(c.density);
-const tip = el("div", { class: "tooltip", role: "status", hidden: true });
+const isDrawn = (c) => isNumber(c.energy) && isNumber(c.density);
 const markSize = crystals.length > 200 ? 4 : 5.2;
-let place = null; // the scales of the drawn landscape
 
 function landscapeLimits(visible) {
-  const densities = visible.map((c) => c.density);
+  const densities = visible.map((i) => crystals[i].density);
   if (isNumber(data.reference?.density)) densities.push(data.reference.density);
-  const energies = visible.map((c) => c.energy);
-  return { x: padded(densities), y: padded(energies, 0.06) };
+  return { x: padded(densities), y: padded(visible.map((i) => crystals[i].energy), 0.06) };
 }
 
 function drawLandscape() {
   const host = byId("landscape");
   const highest = Number(byId("window").value) || Infinity;
-  const visible = crystals.filter((c) => drawable(c) && c.energy <= highest);
+  const visible = crystals.map((_, i) => i).filter((i) => isDrawn(crystals[i]) && crystals[i].energy <= highest);
   host.replaceChildren();
   describeLandscape(visible.length);
   if (!visible.length) return;
   const limits = landscapeLimits(visible);
-  place = {
-    x: scale(...limits.x, LANDSCAPE.left, LANDSCAPE.right),
-    y: scale(...limits.y, LANDSCAPE.bottom, LANDSCAPE.top),
-    visible: new Set(visible),
-  };
-  const drawing = svg("svg", { viewBox: `0 0 ${LANDSCAPE.width} ${LANDSCAPE.height}`, role: "img", "aria-label": "Relative energy against density" },
-    horizontalAxis(LANDSCAPE, place.x, ...limits.x, "Density / g cm⁻³"),
-    verticalAxis(LANDSCAPE, place.y, ...limits.y, "Relative energy / kJ mol⁻¹ per molecule"),
-    border(LANDSCAPE),
-    referenceLine(),
-    [...visible].reverse().map(landscapePoint), // the best lie on top
-    visible.filter((c) => c.match === true).map(referenceRing),
-    svg("path", { id: "ring", class: "ring", d: markPath(0, 10), visibility: "hidden" }));
-  host.append(drawing, tip);
-  moveRing();
+  const frame = frameOf(host, LANDSCAPE);
+  const x = scale(...limits.x, frame.left, frame.right);
+  const y = scale(...limits.y, frame.bottom, frame.top);
+  const place = (i) => [x(crystals[i].density), y(crystals[i].energy)];
+  const matches = visible.filter((i) => crystals[i].match === true);
+  host.append(drawingIn(frame, "Relative energy against density",
+    horizontalAxis(frame, x, ...limits.x, "Density / g cm⁻³"),
+    verticalAxis(frame, y, ...limits.y, "Relative energy / kJ mol⁻¹ per molecule"),
+    border(frame),
+    referenceLine(frame, x),
+    [...visible].reverse().map((i) => landscapePoint(i, place(i))), // the best lie on top
+    matches.map((i, k) => referenceRing(frame, place(i), k === 0)),
+    svg("path", { id: "ring", class: "ring", d: markPath(0, 10), visibility: "hidden" })), tip);
+  moveRing(host, table.chosen);
 }
 
-function landscapePoint(crystal) {
-  const kind = kindOf(crystal);
-  return svg("path", {
-    class: "point", "data-index": crystals.indexOf(crystal), d: markPath(kind, markSize), fill: `var(--c${kind})`,
-    transform: `translate(${place.x(crystal.density).toFixed(1)} ${place.y(crystal.energy).toFixed(1)})`,
-  });
+function landscapePoint(index, [x, y]) {
+  const mark = markOf(groups.kinds.get(crystals[index].symbol), markSize);
+  return svg("path", { class: "point", "data-index": index, ...mark, transform: `translate(${x.toFixed(1)} ${y.toFixed(1)})` });
 }
 
-function referenceRing(crystal) {
-  const [x, y] = [place.x(crystal.density), place.y(crystal.energy)];
-  const onRight = x < LANDSCAPE.right - 110;
+/** A ring around a crystal that matches the reference; the best of them is named. */
+function referenceRing(frame, [x, y], named) {
+  const onRight = x < frame.right - 90;
   return svg("g", {},
     svg("path", { class: "ring reference", d: markPath(0, 14), transform: `translate(${x} ${y})` }),
-    svg("text", { class: "reference-label", x: x + (onRight ? 18 : -18), y: y + 4, "text-anchor": onRight ? "start" : "end" }, "reference"));
+    named ? svg("text", { class: "reference-label", x: x + (onRight ? 18 : -18), y: y + 4, "text-anchor": onRight ? "start" : "end" }, "reference") : null);
 }
 
 /** The density of the reference structure, useful where no crystal matched it. */
-function referenceLine() {
-  const density = data.reference?.density;
-  if (!isNumber(density)) return null;
-  const x = place.x(density);
-  return svg("line", { class: "reference-line", x1: x, x2: x, y1: LANDSCAPE.top, y2: LANDSCAPE.bottom });
+function referenceLine(frame, scaled) {
+  if (!isNumber(data.reference?.density)) return null;
+  const x = scaled(data.reference.density);
+  return svg("line", { class: "reference-line", x1: x, x2: x, y1: frame.top, y2: frame.bottom });
 }
 
 function describeLandscape(shown) {
-  const missing = crystals.filter((c) => !drawable(c)).length;
+  const missing = crystals.filter((c) => !isDrawn(c)).length;
   const parts = [`${count(shown)} of ${count(crystals.length)} crystals drawn.`];
   if (missing) parts.push(`${count(missing)} without an energy or density are only in the table.`);
   if (isNumber(data.reference?.density)) parts.push(`Dashed line: density of the reference, ${fixed(data.reference.density, 3)} g/cm³.`);
-  parts.push("Click a point to choose its crystal.");
+  parts.push("Click a point to choose its crystal, or use the arrow keys.");
   byId("landscape-note").textContent = parts.join(" ");
 }
 
@@ -90,36 +81,16 @@ function drawLegend() {
   if (rest) rows.push([`${groups.ordered.length - OTHER} other groups`, rest]);
   byId("legend").replaceChildren(...rows.map(([symbol, n], kind) =>
     el("li", {},
-      svg("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, svg("path", { d: markPath(kind, 5.5), fill: `var(--c${kind})` })),
+      svg("svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" }, svg("path", markOf(kind, 5.5))),
       `${symbol} `, el("span", { class: "muted" }, count(n)))));
 }
 
 const summary = (c) =>
   `#${c.rank ?? "–"} · ${c.symbol} · ΔE ${fixed(c.energy, 2)} kJ/mol · ${fixed(c.density, 3)} g/cm³ · Z = ${fixed(c.z)}, Z′ = ${zPrime(c.z_prime)}`;
 
-function showTip(point) {
-  const host = byId("landscape");
-  const crystal = crystals[Number(point.dataset.index)];
-  tip.textContent = summary(crystal) + (crystal.match === true ? " · reference" : "");
-  tip.hidden = false;
-  const [box, mark] = [host.getBoundingClientRect(), point.getBoundingClientRect()];
-  const left = mark.left + mark.width / 2 - box.left - tip.offsetWidth / 2;
-  tip.style.left = `${Math.max(0, Math.min(left, box.width - tip.offsetWidth))}px`;
-  tip.style.top = `${Math.max(0, mark.top - box.top - tip.offsetHeight - 8)}px`;
-}
-
-function moveRing() {
-  const ring = byId("ring");
-  const crystal = crystals[selected];
-  if (!ring) return;
-  const here = crystal && place.visible.has(crystal);
-  ring.setAttribute("visibility", here ? "visible" : "hidden");
-  if (here) ring.setAttribute("transform", `translate(${place.x(crystal.density)} ${place.y(crystal.energy)})`);
-}
-
 /** Energy windows that would hide something, besides "all". */
 function offerWindows() {
-  const energies = crystals.filter(drawable).map((c) => c.energy);
+  const energies = crystals.filter(isDrawn).map((c) => c.energy);
   const offers = [2, 5, 10, 20, 50].filter((limit) => energies.some((e) => e > limit) && energies.some((e) => e <= limit));
   byId("window").replaceChildren(
     el("option", { value: "" }, "all energies"),
@@ -131,14 +102,6 @@ function startLandscape() {
   offerWindows();
   drawLegend();
   byId("window").addEventListener("change", drawLandscape);
-  host.addEventListener("click", (event) => {
-    if (event.target.dataset.index !== undefined) select(Number(event.target.dataset.index));
-  });
-  host.addEventListener("pointerover", (event) => {
-    if (event.target.classList.contains("point")) showTip(event.target);
-    else tip.hidden = true;
-  });
-  host.addEventListener("pointerleave", () => { tip.hidden = true; });
-  host.addEventListener("keydown", arrowKeys);
-  drawLandscape();
+  startMarks(host, select, (index) => summary(crystals[index]) + (crystals[index].match === true ? " · reference" : ""));
+  keepDrawn(host, drawLandscape);
 }

@@ -1,8 +1,7 @@
-// The packing in three dimensions: whole molecules with the bonds that the file gives, the cell, hydrogen bonds.
+// The packing: whole molecules with the bonds that the file gives, the cell, hydrogen bonds.
 
 const AXES = ["a", "b", "c"];
-const view3d = { viewer: null, cells: 1, hydrogenBonds: true, hydrogens: true };
-const color = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const shown = { cells: 1, hydrogenBonds: true, hydrogens: true };
 const vector = (x, y, z) => ({ x, y, z });
 const cross = (p, q) => [p[1] * q[2] - p[2] * q[1], p[2] * q[0] - p[0] * q[2], p[0] * q[1] - p[1] * q[0]];
 const dot = (p, q) => p[0] * q[0] + p[1] * q[1] + p[2] * q[2];
@@ -36,7 +35,7 @@ function bondPartners(scene) {
 /** Atoms in the viewer's form for all shown cells; bonds never leave a molecule, so they repeat with it. */
 function viewerAtoms(scene, shifts) {
   const partners = bondPartners(scene);
-  const keep = scene.elements.map((e) => view3d.hydrogens || e !== "H");
+  const keep = scene.elements.map((e) => shown.hydrogens || e !== "H");
   const position = new Map(scene.elements.map((_, i) => i).filter((i) => keep[i]).map((atom, place) => [atom, place]));
   return shifts.flatMap((shift, copy) =>
     [...position.keys()].map((atom) => {
@@ -46,7 +45,11 @@ function viewerAtoms(scene, shifts) {
     }));
 }
 
+/** What is drawn in one colour is one shape, as each of them has large buffers of its own. */
+const shapeOf = (tone) => view3d.viewer.addShape({ color: color(tone) });
+
 function drawCells(scene, shifts) {
+  const lines = Object.fromEntries(["--muted", "--axis-a", "--axis-b", "--axis-c"].map((tone) => [tone, shapeOf(tone)]));
   const edges = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [1, 0, 1], [0, 1, 1]];
   for (const shift of shifts) {
     for (const corner of edges) {
@@ -54,9 +57,8 @@ function drawCells(scene, shifts) {
         const start = corner.map((x, i) => x + shift[i]);
         const end = start.map((x, i) => x + (i === axis ? 1 : 0));
         const origin = start.every((x) => x === 0);
-        view3d.viewer.addCylinder({
-          start: vector(...cartesian(scene, start)), end: vector(...cartesian(scene, end)),
-          radius: origin ? 0.06 : 0.03, color: color(origin ? `--axis-${AXES[axis]}` : "--muted"),
+        lines[origin ? `--axis-${AXES[axis]}` : "--muted"].addCylinder({
+          start: vector(...cartesian(scene, start)), end: vector(...cartesian(scene, end)), radius: origin ? 0.06 : 0.03,
         });
       }
     }
@@ -75,13 +77,14 @@ function drawAxisLabels(scene) {
 /** Dashed lines to acceptors, from donors where hydrogens are hidden; those that leave the cells end in space. */
 function drawHydrogenBonds(scene, shifts) {
   const partners = bondPartners(scene);
+  const lines = shapeOf("--c0");
   for (let i = 0; i < scene.hydrogen_bonds.length; i += 5) {
     const [hydrogen, acceptor, ...step] = scene.hydrogen_bonds.slice(i, i + 5);
     for (const shift of shifts) {
-      view3d.viewer.addCylinder({
-        start: vector(...atomPosition(scene, view3d.hydrogens ? hydrogen : partners[hydrogen][0], shift)),
+      lines.addDashedCylinder({
+        start: vector(...atomPosition(scene, shown.hydrogens ? hydrogen : partners[hydrogen][0], shift)),
         end: vector(...atomPosition(scene, acceptor, shift.map((s, k) => s + step[k]))),
-        radius: 0.05, dashed: true, dashLength: 0.2, gapLength: 0.16, color: color("--c0"),
+        radius: 0.05, dashLength: 0.2, gapLength: 0.16,
       });
     }
   }
@@ -108,7 +111,6 @@ function quaternion([x, y, z]) {
 /** Look along a cell axis with the next axis to the right. */
 function lookAlong(axis) {
   const scene = chosenScene();
-  if (!scene || !view3d.viewer) return;
   const z = unit(latticeRow(scene, axis));
   const next = latticeRow(scene, (axis + 1) % 3);
   const x = unit(next.map((value, i) => value - dot(next, z) * z[i]));
@@ -116,87 +118,41 @@ function lookAlong(axis) {
   const view = view3d.viewer.getView();
   view3d.viewer.setView([...view.slice(0, 4), ...turn]);
   view3d.viewer.zoomTo();
-  view3d.viewer.zoom(1.65); // the viewer leaves wide margins
-  view3d.viewer.render();
+  view3d.viewer.zoom(ZOOM);
 }
 
 const shortestAxis = (scene) =>
   [0, 1, 2].reduce((best, i) => (Math.hypot(...latticeRow(scene, i)) < Math.hypot(...latticeRow(scene, best)) ? i : best), 0);
-const chosenScene = () => data.embedded[selected]?.scene;
-const resetView = () => chosenScene() && lookAlong(shortestAxis(chosenScene()));
+const chosenScene = () => inside(table.chosen)?.scene;
 
-function drawPacking(keepView) {
+function drawPacking() {
   const scene = chosenScene();
-  explainMissing(scene);
-  if (!scene || !view3d.viewer) return;
-  const shifts = cellShifts(view3d.cells);
-  view3d.viewer.clear();
-  view3d.viewer.setBackgroundColor(color("--card"));
+  const shifts = cellShifts(shown.cells);
   view3d.viewer.addModel().addAtoms(viewerAtoms(scene, shifts));
   view3d.viewer.setStyle({}, { stick: { radius: 0.13 }, sphere: { scale: 0.2 } });
   drawCells(scene, shifts);
   drawAxisLabels(scene);
-  if (view3d.hydrogenBonds) drawHydrogenBonds(scene, shifts);
-  if (keepView) view3d.viewer.render();
-  else resetView();
+  if (shown.hydrogenBonds) drawHydrogenBonds(scene, shifts);
 }
 
-function explainMissing(scene) {
-  const message = byId("viewer-message");
-  const crystal = crystals[selected];
-  const entry = data.embedded[selected];
-  let text = "";
-  if (!crystal) text = "No crystal chosen.";
-  else if (!entry) text = `Only the best ${count(data.max_embedded)} crystals are drawn inside this page; this one is in ${crystal.file}.`;
-  else if (!scene) text = `The packing cannot be drawn: ${entry.problem}.`.replace(/\.\.$/, ".");
-  else if (!view3d.viewer) text = "This browser offers no WebGL, which the three-dimensional view needs. The CIF file opens in any crystal viewer.";
-  message.textContent = text;
-  message.hidden = !text;
-  byId("viewer").querySelectorAll("canvas").forEach((canvas) => { canvas.style.visibility = text ? "hidden" : "visible"; });
-  if (text && view3d.viewer) { view3d.viewer.clear(); view3d.viewer.render(); }
-}
-
-function offersWebGL() {
-  const canvas = document.createElement("canvas");
-  return Boolean(canvas.getContext("webgl2") || canvas.getContext("webgl"));
-}
-
-function toggle(button, name) {
-  view3d[name] = !view3d[name];
-  button.setAttribute("aria-pressed", String(view3d[name]));
-  drawPacking(true);
+function explainPacking() {
+  const entry = inside(table.chosen);
+  if (!entry) return `Only the best ${count(data.max_embedded)} crystals are drawn inside this page; this one is in ${crystals[table.chosen].file}.`;
+  return entry.scene ? "" : `The packing cannot be drawn: ${entry.problem}.`.replace(/\.\.$/, ".");
 }
 
 function chooseCells(button) {
-  view3d.cells = Number(button.dataset.cells);
+  shown.cells = Number(button.dataset.cells);
   document.querySelectorAll("[data-cells]").forEach((b) => b.setAttribute("aria-pressed", String(b === button)));
-  drawPacking(false);
-}
-
-function printPicture() {
-  const picture = byId("viewer-print");
-  if (!view3d.viewer || !chosenScene()) return;
-  picture.src = view3d.viewer.pngURI();
-  picture.hidden = false;
-  byId("viewer").hidden = true;
-}
-
-function endPrint() {
-  byId("viewer-print").hidden = true;
-  byId("viewer").hidden = false;
+  drawView(false);
 }
 
 function startPacking() {
-  if (offersWebGL()) {
-    view3d.viewer = $3Dmol.createViewer(byId("viewer"), { backgroundColor: color("--card"), antialias: true });
-    view3d.viewer.setProjection("orthographic");
-  }
+  startViewer({ draw: drawPacking, look: () => lookAlong(shortestAxis(chosenScene())), explain: explainPacking });
   document.querySelectorAll("[data-cells]").forEach((b) => b.addEventListener("click", () => chooseCells(b)));
-  document.querySelectorAll("[data-axis]").forEach((b) => b.addEventListener("click", () => lookAlong(Number(b.dataset.axis))));
-  byId("bonds").addEventListener("click", (event) => toggle(event.currentTarget, "hydrogenBonds"));
-  byId("hydrogens").addEventListener("click", (event) => toggle(event.currentTarget, "hydrogens"));
-  byId("reset").addEventListener("click", resetView);
-  window.addEventListener("beforeprint", printPicture);
-  window.addEventListener("afterprint", endPrint);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawPacking(true));
+  document.querySelectorAll("[data-axis]").forEach((b) => b.addEventListener("click", () => {
+    if (hasPicture()) inOneDrawing(() => lookAlong(Number(b.dataset.axis)));
+  }));
+  toggles("bonds", () => (shown.hydrogenBonds = !shown.hydrogenBonds));
+  toggles("hydrogens", () => (shown.hydrogens = !shown.hydrogens));
 }

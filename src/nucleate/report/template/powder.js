@@ -1,7 +1,8 @@
 // The simulated powder pattern; the reference, where given, hangs below it.
 
-const POWDER = { width: 640, height: 340, left: 24, right: 626, top: 14, bottom: 288 };
-const readout = el("div", { class: "tooltip", hidden: true });
+const POWDER = { height: 360, left: 32, right: 14, top: 14, bottom: 52 };
+const readout = el("div", { class: "tooltip", role: "status", hidden: true });
+let aim = null; // the angle under the pointer or the keys, and how to show it
 const angleOf = (point) => data.powder.start + point * data.powder.step;
 const spacing = (angle) => data.powder.wavelength / (2 * Math.sin((angle * Math.PI) / 360));
 
@@ -12,42 +13,65 @@ function profilePath(pattern, x, y) {
 
 function drawPowder() {
   const host = byId("powder");
-  const pattern = data.embedded[selected]?.pattern;
+  const pattern = inside(table.chosen)?.pattern;
   const reference = data.reference?.pattern;
   host.replaceChildren();
+  aim = null;
   describePowder(pattern, reference);
   byId("download-pattern").disabled = !pattern;
   if (!pattern) return;
   const [low, high] = [angleOf(0), angleOf(pattern.length - 1)];
-  const x = scale(low, high, POWDER.left, POWDER.right);
-  const y = scale(reference ? -1060 : 0, 1060, POWDER.bottom, POWDER.top);
-  const middle = y(0);
-  const drawing = svg("svg", { viewBox: `0 0 ${POWDER.width} ${POWDER.height}`, role: "img", "aria-label": "Intensity against diffraction angle" },
-    horizontalAxis(POWDER, x, low, high, "2θ / ° (Cu Kα₁)"),
-    border(POWDER),
+  const frame = frameOf(host, POWDER);
+  const x = scale(low, high, frame.left, frame.right);
+  const y = scale(reference ? -1060 : 0, 1060, frame.bottom, frame.top);
+  const cursor = svg("line", { class: "cursor", y1: frame.top, y2: frame.bottom, visibility: "hidden" });
+  const drawing = drawingIn(frame, "Intensity against diffraction angle",
+    horizontalAxis(frame, x, low, high, "2θ / ° (Cu Kα₁)"),
+    sideTitle(frame, "Intensity"),
+    border(frame),
     svg("path", { class: "profile", d: profilePath(pattern, x, y) }),
     reference ? svg("path", { class: "profile reference", d: profilePath(reference.map((v) => -v), x, y) }) : null,
-    reference ? svg("line", { class: "frame", x1: POWDER.left, x2: POWDER.right, y1: middle, y2: middle }) : null,
-    reference ? svg("text", { class: "reference-label", x: POWDER.right - 8, y: POWDER.bottom - 10, "text-anchor": "end" }, "reference") : null,
-    svg("line", { class: "cursor", y1: POWDER.top, y2: POWDER.bottom, visibility: "hidden" }));
+    reference ? svg("line", { class: "frame", x1: frame.left, x2: frame.right, y1: y(0), y2: y(0) }) : null,
+    reference ? svg("text", { class: "reference-label", x: frame.right - 8, y: frame.bottom - 10, "text-anchor": "end" }, "reference") : null,
+    cursor);
   host.append(drawing, readout);
-  drawing.addEventListener("pointermove", (event) => showReadout(drawing, event, low, high));
-  drawing.addEventListener("pointerleave", () => { readout.hidden = true; });
+  const share = scale(low, high, frame.left / frame.width, frame.right / frame.width);
+  aim = { low, high, angle: null, share, x, cursor, drawing, at: scale(frame.left, frame.right, low, high) };
+  readAngle(null);
 }
 
-function showReadout(drawing, event, low, high) {
-  const at = pointerIn(drawing, event).x;
-  const angle = scale(POWDER.left, POWDER.right, low, high)(at);
-  const cursor = drawing.querySelector(".cursor");
-  const inside = angle >= low && angle <= high;
-  cursor.setAttribute("visibility", inside ? "visible" : "hidden");
-  cursor.setAttribute("x1", at);
-  cursor.setAttribute("x2", at);
-  readout.hidden = !inside;
+/** Show an angle and its spacing; none outside the pattern. */
+function readAngle(angle) {
+  const outside = angle === null || angle < aim.low || angle > aim.high;
+  aim.angle = outside ? null : angle;
+  readout.hidden = outside;
+  aim.cursor.setAttribute("visibility", outside ? "hidden" : "visible");
+  if (outside) return;
+  aim.cursor.setAttribute("x1", aim.x(angle));
+  aim.cursor.setAttribute("x2", aim.x(angle));
   readout.textContent = `2θ ${fixed(angle, 2)}° · d ${fixed(spacing(angle), 3)} Å`;
-  const share = at / POWDER.width;
-  readout.style.left = `${share * drawing.clientWidth - (share > 0.7 ? readout.offsetWidth + 10 : -10)}px`;
+  const share = aim.share(angle);
+  readout.style.left = `${share * aim.drawing.clientWidth - (share > 0.6 ? readout.offsetWidth + 10 : -10)}px`;
   readout.style.top = "6px";
+}
+
+function powderKeys(event) {
+  const step = { ArrowRight: 0.1, ArrowLeft: -0.1 }[event.key] * (event.shiftKey ? 10 : 1);
+  if (!aim) return;
+  if (event.key === "Escape") readAngle(null);
+  if (!step) return;
+  const from = aim.angle ?? (step > 0 ? aim.low - step : aim.high - step);
+  readAngle(Math.max(aim.low, Math.min(aim.high, from + step)));
+  event.preventDefault();
+}
+
+function startPowder() {
+  const host = byId("powder");
+  host.addEventListener("pointermove", (event) => { if (aim) readAngle(aim.at(pointerIn(aim.drawing, event).x)); });
+  for (const name of ["pointerleave", "blur"]) host.addEventListener(name, () => { if (aim) readAngle(null); });
+  host.addEventListener("keydown", powderKeys);
+  byId("download-pattern").addEventListener("click", downloadPattern);
+  keepDrawn(host, drawPowder);
 }
 
 function describePowder(pattern, reference) {
@@ -60,7 +84,7 @@ function describePowder(pattern, reference) {
 }
 
 function downloadPattern() {
-  const pattern = data.embedded[selected]?.pattern ?? [];
+  const pattern = inside(table.chosen)?.pattern ?? [];
   const lines = pattern.map((value, i) => `${angleOf(i).toFixed(3)} ${(value / 10).toFixed(1)}`);
-  download(fileName(crystals[selected]).replace(/\.cif$/, ".xy"), `${lines.join("\n")}\n`, "text/plain");
+  download(baseName(crystals[table.chosen].file).replace(/\.cif$/, ".xy"), `${lines.join("\n")}\n`, "text/plain");
 }

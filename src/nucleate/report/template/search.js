@@ -1,4 +1,4 @@
-// How the crystals were found: stages, space groups, time, failures, settings.
+// How the crystals were found: stages, space groups, time, failures.
 
 const nothing = (text) => el("p", { class: "muted" }, text);
 
@@ -16,7 +16,7 @@ function barTable(heads, rows) {
 
 function drawFunnel() {
   const names = { asked: "Asked for", generated: "Generated", clash_free: "Free of clashes", converged: "Converged", distinct: "Distinct" };
-  const counts = data.run.counts ?? {};
+  const counts = run.counts ?? {};
   const stages = Object.keys(names).filter((key) => isNumber(counts[key]));
   if (!stages.length) return byId("funnel").replaceChildren(nothing("No counts in run.json."));
   const whole = largestOf(stages.map((key) => counts[key]));
@@ -26,7 +26,7 @@ function drawFunnel() {
 }
 
 function drawConvergence() {
-  const convergence = data.run.convergence ?? {};
+  const convergence = run.convergence ?? {};
   const parts = [];
   if (known(convergence.text)) parts.push(convergence.text);
   else if (isNumber(convergence.lowest_found_again)) parts.push(`The lowest minima were found ${count(convergence.lowest_found_again)} times again.`);
@@ -35,7 +35,7 @@ function drawConvergence() {
 }
 
 function drawGroups() {
-  const groupsFound = Object.entries(data.run.space_groups ?? {}).map(([number, g]) => ({ number, ...g }));
+  const groupsFound = Object.entries(run.space_groups ?? {}).map(([number, g]) => ({ number, ...g }));
   if (!groupsFound.length) return byId("groups").replaceChildren(nothing("No space-group counts in run.json."));
   groupsFound.sort((a, b) => (b.distinct ?? 0) - (a.distinct ?? 0) || (b.starts ?? 0) - (a.starts ?? 0));
   const [starts, distinct] = ["starts", "distinct"].map((key) => largestOf(groupsFound.map((g) => g[key])));
@@ -48,44 +48,22 @@ function drawGroups() {
 }
 
 function drawTimings() {
-  const timings = Object.entries(data.run.timings ?? {}).filter(([, seconds]) => isNumber(seconds));
+  const timings = Object.entries(run.timings ?? {}).filter(([, seconds]) => isNumber(seconds));
   const whole = largestOf(timings.map(([, seconds]) => seconds));
   const rows = timings.map(([stage, seconds]) =>
     el("tr", {}, el("th", { scope: "row" }, stage.replaceAll("_", " ")), meter(seconds, whole), el("td", {}, duration(seconds))));
-  const totals = [["Wall time", data.run.wall_seconds], ["CPU time", data.run.cpu_seconds]].filter(([, s]) => isNumber(s));
+  const totals = [["Wall time", run.wall_seconds], ["CPU time", run.cpu_seconds]].filter(([, s]) => isNumber(s));
   const line = el("p", { class: "small" }, totals.map(([name, s]) => `${name} ${duration(s)}`).join(" · "));
   byId("timings").replaceChildren(rows.length ? barTable([{ label: "Stage" }, { label: "", span: 1 }, { label: "Time" }], rows) : nothing("No timings in run.json."), line);
 }
 
 function drawFailures() {
-  const failures = Object.entries(data.run.failures ?? {}).filter(([, n]) => isNumber(n) && n > 0);
-  if (!failures.length) return byId("failures").replaceChildren(nothing(data.run.failures ? "Nothing failed." : "No failure counts in run.json."));
+  const failures = Object.entries(run.failures ?? {}).filter(([, n]) => isNumber(n) && n > 0);
+  if (!failures.length) return byId("failures").replaceChildren(nothing(run.failures ? "Nothing failed." : "No failure counts in run.json."));
   failures.sort((a, b) => b[1] - a[1]);
   const whole = largestOf(failures.map(([, n]) => n));
   const rows = failures.map(([reason, n]) => el("tr", {}, el("th", { scope: "row" }, reason), meter(n, whole), el("td", {}, count(n))));
   return byId("failures").replaceChildren(barTable([{ label: "Reason" }, { label: "", span: 1 }, { label: "Structures" }], rows));
-}
-
-const spoken = (value) => (value !== null && typeof value === "object" ? JSON.stringify(value) : known(value) ? String(value) : "–");
-
-function pairs(title, entries) {
-  if (!entries.length) return null;
-  const rows = entries.map(([key, value]) => el("tr", {}, el("th", { scope: "row" }, key), el("td", { class: "text" }, spoken(value))));
-  return el("div", {}, el("h3", {}, title), el("table", {}, el("tbody", {}, rows)));
-}
-
-function drawSettings() {
-  const run = data.run;
-  const command = byId("command");
-  command.textContent = run.command ?? "";
-  command.hidden = !known(run.command);
-  const origin = [["nucleate", run.nucleate], ["started", run.started], ["seed", run.seed], ["energy model", run.energy_model], ["SMILES", run.molecule?.smiles]];
-  const parts = [
-    pairs("Run", origin.filter(([, value]) => known(value))),
-    pairs("Settings", Object.entries(run.settings ?? {})),
-    pairs("Versions", Object.entries(run.versions ?? {})),
-  ].filter(Boolean);
-  byId("settings").replaceChildren(...(parts.length ? parts : [nothing("No run.json beside crystals.parquet.")]));
 }
 
 function drawSearch() {
@@ -94,5 +72,4 @@ function drawSearch() {
   drawGroups();
   drawTimings();
   drawFailures();
-  drawSettings();
 }

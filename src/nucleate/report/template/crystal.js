@@ -1,11 +1,5 @@
 // The header, the chosen crystal, and what ties the views together.
 
-let selected = 0;
-
-function tile(label, value, note) {
-  return el("div", {}, el("dt", {}, label), el("dd", {}, value, note ? el("small", {}, note) : null));
-}
-
 function referenceTile() {
   const reference = data.reference;
   if (!reference) return null;
@@ -22,23 +16,22 @@ function searched(counts) {
 }
 
 function drawHeader() {
-  const run = data.run;
-  const molecule = run.molecule ?? {};
-  byId("identity").textContent = [molecule.formula, isNumber(molecule.n_atoms) ? `${molecule.n_atoms} atoms` : "", molecule.smiles].filter(known).join(" · ");
   const close = crystals.filter((c) => isNumber(c.energy) && c.energy <= 5).length;
   const best = crystals[0];
-  const counts = run.counts ?? {};
-  const tiles = [
-    tile("Crystals", count(crystals.length), searched(counts)),
-    best ? tile("Lowest in energy", best.symbol, `${fixed(best.density, 3)} g/cm³, ${fixed(best.lattice_energy, 1)} kJ/mol`) : null,
-    best ? tile("Within 5 kJ/mol", count(close), "of the lowest, per molecule") : null,
-    referenceTile(),
-    isNumber(run.wall_seconds) ? tile("Time", duration(run.wall_seconds), isNumber(run.cpu_seconds) ? `${duration(run.cpu_seconds)} of CPU` : null) : null,
-    known(run.energy_model) ? tile("Energies from", String(run.energy_model)) : null,
-  ];
-  byId("tiles").append(...tiles.filter(Boolean));
-  const made = [`nucleate ${run.nucleate ?? ""}`.trim(), run.started];
-  byId("colophon").textContent = `${made.filter(known).join(", ")}. Predicted structures; energies are relative, per molecule. Packing view: 3Dmol.js 2.5.5 (BSD-3-Clause). This page makes no network requests.`;
+  drawFrame({
+    identity: [formulaText(molecule.formula), isNumber(molecule.n_atoms) ? `${molecule.n_atoms} atoms` : "", molecule.smiles],
+    tiles: [
+      tile("Crystals", count(crystals.length), searched(mapping(run.counts))),
+      best ? tile("Lowest in energy", best.symbol, `${fixed(best.density, 3)} g/cm³, ${fixed(best.lattice_energy, 1)} kJ/mol`) : null,
+      best ? tile("Within 5 kJ/mol", count(close), "of the lowest, per molecule") : null,
+      referenceTile(),
+      timeTile(),
+      known(run.energy_model) ? tile("Energies from", String(run.energy_model)) : null,
+    ],
+    about: "Predicted structures; energies are relative, per molecule. Packing view: 3Dmol.js 2.5.5 (BSD-3-Clause).",
+    origin: { nucleate: run.nucleate, started: run.started, seed: run.seed, generator: mapping(run.generator).name, weights: mapping(run.generator).digest, "energy model": run.energy_model, SMILES: molecule.smiles },
+  });
+  drawNotes([...(run.interrupted === true ? ["The search was interrupted; more starts may give more crystals."] : []), ...notesOf(run.notes)]);
 }
 
 /** Cell lengths (Å) and angles (degrees) as a crystallographer writes them. */
@@ -50,7 +43,7 @@ function cellText(scene) {
 }
 
 function drawDetails() {
-  const c = crystals[selected];
+  const c = crystals[table.chosen];
   const scene = chosenScene();
   const [lengths, angles] = scene ? cellText(scene) : ["–", "–"];
   const donors = scene ? `${scene.hydrogen_bonds.length / 5} in the cell` : "–";
@@ -66,18 +59,16 @@ function drawDetails() {
 }
 
 /** Show one crystal everywhere. */
-function select(index, scroll = true) {
+function select(index) {
   if (!crystals[index]) return;
-  selected = index;
+  showRow(index);
   byId("chosen").textContent = summary(crystals[index]);
-  byId("previous").disabled = index === 0;
-  byId("next").disabled = index === crystals.length - 1;
-  byId("download").disabled = !data.embedded[index]?.cif;
-  moveRing();
-  markRow(scroll);
+  byId("download").disabled = !inside(index)?.cif;
+  markSteps(index, crystals.length);
+  moveRing(byId("landscape"), index);
   drawDetails();
   drawPowder();
-  drawPacking(false);
+  drawViewSoon(false);
   rememberInAddress(crystals[index]);
 }
 
@@ -88,35 +79,22 @@ function rememberInAddress(crystal) {
 
 function selectFromAddress() {
   const rank = Number(/^#rank=(\d+)$/.exec(location.hash)?.[1]);
-  const index = crystals.findIndex((c) => c.rank === rank);
-  select(Math.max(0, index));
-}
-
-function arrowKeys(event) {
-  const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
-  if (!step) return;
-  select(selected + step);
-  event.preventDefault();
-}
-
-function explainEmpty() {
-  const counts = data.run.counts ?? {};
-  const tried = isNumber(counts.asked) ? ` out of ${count(counts.asked)} starts` : "";
-  byId("empty").textContent = `No crystal was found${tried}. The stages and failures below say where the structures were lost; a longer search (a larger --n or --budget) or other space groups may help.`;
-  byId("empty").hidden = false;
+  select(Math.max(0, crystals.findIndex((c) => c.rank === rank)));
 }
 
 function start() {
   drawHeader();
   drawSearch();
-  if (!crystals.length) return explainEmpty();
+  if (!crystals.length) {
+    const { asked } = mapping(run.counts);
+    return explainEmpty(`No crystal was found${isNumber(asked) ? ` out of ${count(asked)} starts` : ""}. The stages and failures below say where the structures were lost; a longer search (a larger --n or --budget) or other space groups may help.`);
+  }
   byId("results").hidden = false;
-  startTable();
+  startCrystals(select);
   startPacking();
-  selected = 0;
   startLandscape();
-  byId("previous").addEventListener("click", () => select(selected - 1));
-  byId("next").addEventListener("click", () => select(selected + 1));
+  startPowder();
+  startSteps(byId("landscape"), (way) => select(table.chosen + way));
   window.addEventListener("hashchange", selectFromAddress);
   return selectFromAddress();
 }
