@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from nucleate.cli.options import AsJson, Resume, Seed, Weights, use_threads
-from nucleate.cli.terminal import errors, out, print_rows, progress_bar
+from nucleate.cli.terminal import leave_if, out, print_rows, progress_bar
 
 SHOWN = 20  # rows of the table
 
@@ -60,10 +60,7 @@ def crystallize(
         print(json.dumps(made.run))
     else:
         _show(made.rows, made.run, folder)
-    if made.run["interrupted"]:
-        errors.print(f"interrupted; {folder} holds what was made, and --resume goes on", style="yellow")
-    if made.run["interrupted"] or not made.run["counts"]["made"]:
-        raise typer.Exit(1)
+    leave_if(made.run["interrupted"], f"{folder} holds what was made", not made.run["counts"]["made"])
 
 
 def _show(rows: list[dict[str, Any]], run: dict[str, Any], folder: Path) -> None:

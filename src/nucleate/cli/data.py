@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from nucleate.cli.options import AsJson, Resume, Seed, Workers, cores
-from nucleate.cli.terminal import errors, out, print_rows, progress_bar
+from nucleate.cli.terminal import errors, leave_if, out, print_rows, progress_bar
 from nucleate.errors import InputError
 
 HELP = "Data to learn from: synthesize crystals, import CIF files, cut clusters, make conformers."
@@ -38,7 +38,7 @@ def synthesize(
 ) -> None:
     """Search the crystals of many molecules and keep the low-energy ones.
 
-    Example: nucleate data synthesize qm9.csv.gz -n 5000 -o data/synthetic --exclude data/cod/test
+    Example: nucleate data synthesize qm9.csv.gz -n 5000 -o data/synthetic --exclude cod_cif
     """
     from nucleate.pipeline.molecule_lists import excluded_keys, read_sample
     from nucleate.pipeline.synthesize import SynthesizeSettings
@@ -52,17 +52,13 @@ def synthesize(
     with progress_bar() as tell:
         result = run(sample, output, settings, excluded, resume, lambda i, m, note: tell("data", i, m, note))
     if as_json:
-        counts = {"asked": result.asked, "crystals": result.crystals, "interrupted": result.interrupted}
-        print(json.dumps({"folder": str(output), "outcomes": dict(result.outcomes.most_common()), **counts}))
+        _print_json(output, result, asked=result.asked, crystals=result.crystals)
     else:
         out.print(
             f"{result.crystals} crystals of {result.outcomes['done']} molecules in {output}", style="bold"
         )
         _show_outcomes(result.outcomes, result.asked, "molecules")
-    if result.interrupted:
-        errors.print("interrupted; what is finished is kept, and --resume goes on", style="yellow")
-    if result.interrupted or not result.crystals:
-        raise typer.Exit(1)
+    leave_if(result.interrupted, "what is finished is kept", not result.crystals)
 
 
 def import_(
@@ -95,16 +91,10 @@ def import_(
         )
     crystals = sum(result.splits.values())
     if as_json:
-        counts = {"crystals": crystals, "splits": result.splits, "moved": result.moved}
-        more = {"largest_error_A": result.error, "interrupted": result.interrupted}
-        print(
-            json.dumps(
-                {"folder": str(output), "outcomes": dict(result.outcomes.most_common()), **counts, **more}
-            )
-        )
+        about = {"splits": result.splits, "moved": result.moved, "largest_error_A": result.error}
+        _print_json(output, result, crystals=crystals, **about)
     else:
-        places = ", ".join(f"{name} {n}" for name, n in result.splits.items())
-        out.print(f"{crystals} crystals in {output}: {places or 'none'}", style="bold")
+        _show_places(f"{crystals} crystals in {output}", result.splits)
         _show_outcomes(result.outcomes, result.outcomes.total(), "files")
         out.print(f"rebuilt to {result.error:.1e} Å or better")
         if result.moved:
@@ -112,10 +102,7 @@ def import_(
                 f"note: {len(result.moved)} in another split than the table's, for the sake of their molecules"
             )
         out.print(f"{output / RECORD} says what became of every file")
-    if result.interrupted:
-        errors.print("interrupted; what is finished is kept, and --resume goes on", style="yellow")
-    if result.interrupted or not crystals:
-        raise typer.Exit(1)
+    leave_if(result.interrupted, "what is finished is kept", not crystals)
 
 
 def clusters(
@@ -142,11 +129,9 @@ def clusters(
     with progress_bar() as tell:
         made = make_clusters(source, output, settings, lambda i, m, note: tell("clusters", i, m, note))
     if as_json:
-        counts = {"asked": made.asked, "splits": made.splits, "interrupted": made.interrupted}
-        print(json.dumps({"folder": str(output), "outcomes": dict(made.outcomes.most_common()), **counts}))
+        _print_json(output, made, asked=made.asked, splits=made.splits)
     else:
-        places = ", ".join(f"{name} {count}" for name, count in made.splits.items())
-        out.print(f"{made.clusters} clusters in {output}: {places or 'none'}", style="bold")
+        _show_places(f"{made.clusters} clusters in {output}", made.splits)
         _show_outcomes(made.outcomes, made.asked, "crystals")
         out.print(f"{output / RECORD} says what was left out, and why")
     if made.interrupted:
@@ -221,25 +206,14 @@ def conformers(
                 lambda i, m, note: tell("conformers", i, m, note),
             )  # fmt: skip
     if as_json:
-        counts = {"asked": made.asked, "splits": made.splits, "conformers": made.conformers}
-        more = {"shapes": made.counts, "interrupted": made.interrupted}
-        print(
-            json.dumps(
-                {"folder": str(output), "outcomes": dict(made.outcomes.most_common()), **counts, **more}
-            )
-        )
+        about = {"splits": made.splits, "conformers": made.conformers, "shapes": made.counts}
+        _print_json(output, made, asked=made.asked, **about)
     else:
-        places = ", ".join(f"{name} {count}" for name, count in made.splits.items())
-        out.print(
-            f"{made.conformers} conformers of {made.outcomes[DONE]} molecules in {output}: {places or 'none'}",
-            style="bold",
-        )
+        title = f"{made.conformers} conformers of {made.outcomes[DONE]} molecules in {output}"
+        _show_places(title, made.splits)
         _show_outcomes(made.outcomes, made.asked, "molecules")
         out.print(f"{output / RECORD} says what was left out, and why")
-    if made.interrupted:
-        errors.print("interrupted; what is finished is kept, and --resume goes on", style="yellow")
-    if made.interrupted or not made.conformers:
-        raise typer.Exit(1)
+    leave_if(made.interrupted, "what is finished is kept", not made.conformers)
 
 
 def statistics(
@@ -274,6 +248,16 @@ def _apart(values: dict[str, float] | None) -> list[dict[str, Any]]:
     return (
         [] if values is None else [{"apart": {k: v if math.isfinite(v) else None for k, v in values.items()}}]
     )
+
+
+def _print_json(folder: Path, made: Any, **about: Any) -> None:
+    outcomes = dict(made.outcomes.most_common())
+    print(json.dumps({"folder": str(folder), "outcomes": outcomes, **about, "interrupted": made.interrupted}))
+
+
+def _show_places(title: str, splits: dict[str, int]) -> None:
+    places = ", ".join(f"{name} {count}" for name, count in splits.items())
+    out.print(f"{title}: {places or 'none'}", style="bold")
 
 
 def _show_outcomes(outcomes: Counter[str], asked: int, what: str) -> None:

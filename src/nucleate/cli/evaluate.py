@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 
 from nucleate.cli.options import AsJson, Heavy, MatcherLimit, Resume, Seed, Workers, cores, names, numbers
-from nucleate.cli.terminal import errors, finite, out, percent, progress_bar, share, short, show_end
+from nucleate.cli.terminal import finite, leave_if, out, percent, progress_bar, share, short, show_end
 
 
 def evaluate(
@@ -64,11 +64,7 @@ def evaluate(
         print(json.dumps(result.as_json()))
     else:
         _show_evaluation(result, output)
-    if result.pending:
-        errors.print(
-            f"interrupted; {output} holds the targets that are done, and --resume goes on", style="yellow"
-        )
-        raise typer.Exit(1)
+    leave_if(bool(result.pending), f"{output} holds the targets that are done")
 
 
 def _show_evaluation(result: Any, output: Path) -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from nucleate.cli.options import AsJson, MatcherLimit, Resume, Seed, Workers, cores, numbers
-from nucleate.cli.terminal import errors, out, progress_bar, share, show_end
+from nucleate.cli.terminal import leave_if, out, progress_bar, share, show_end
 
 
 def evaluate_inorganic(
@@ -72,11 +72,7 @@ def evaluate_inorganic(
         (_show_csp if isinstance(result.predictions, CspScores) else _show_dng)(result)
         out.print(result.criterion, style="dim")
         show_end(result, output)
-    if result.pending:
-        errors.print(
-            f"interrupted; {output} holds the targets that are done, and --resume goes on", style="yellow"
-        )
-        raise typer.Exit(1)
+    leave_if(bool(result.pending), f"{output} holds the targets that are done")
 
 
 def _show_csp(result: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from nucleate.cli.options import ENERGIES, AsJson, Resume, Seed, Weights, Workers, cores, one_of, use_threads
-from nucleate.cli.terminal import errors, out, print_rows, progress_bar
+from nucleate.cli.terminal import leave_if, out, print_rows, progress_bar
 from nucleate.errors import InputError
 
 SHOWN = 20  # rows of the table
@@ -87,11 +87,7 @@ def generate_crystalflow(
         print(json.dumps(made.run))
     else:
         _show(made.rows, made.run, output)
-    if made.run["interrupted"]:
-        errors.print(f"interrupted; {output} holds what was made, and --resume goes on", style="yellow")
-        raise typer.Exit(1)
-    if not made.run["counts"]["built"]:
-        raise typer.Exit(1)
+    leave_if(made.run["interrupted"], f"{output} holds what was made", not made.run["counts"]["built"])
 
 
 def conditions(given: list[str]) -> dict[str, float]:

@@ -25,7 +25,7 @@ from nucleate.cli.options import (
     one_of,
     seconds,
 )  # fmt: skip
-from nucleate.cli.terminal import errors, out, progress_bar, short
+from nucleate.cli.terminal import leave_if, out, progress_bar, short
 
 
 def predict(
@@ -106,11 +106,7 @@ def _predict_one(
         print(json.dumps(result.run))
     else:
         show(result.rows, result.run, result.folder)
-    if result.run["interrupted"]:
-        errors.print(
-            f"interrupted; what was found is in {result.folder}, and --resume goes on", style="yellow"
-        )
-        raise typer.Exit(1)
+    leave_if(result.run["interrupted"], f"{result.folder} holds what was found")
 
 
 def _predict_list(path: Path, settings: Any, output: Path | None, resume: bool, as_json: bool) -> None:
@@ -119,11 +115,8 @@ def _predict_list(path: Path, settings: Any, output: Path | None, resume: bool, 
     with progress_bar() as tell:
         summary = predict_list(path, settings, output or Path("results") / path.stem, resume, tell)
     _show_list(summary, as_json)
-    interrupted = summary[-1]["failure"] == "interrupted"
-    if interrupted:
-        errors.print("interrupted; --resume goes on", style="yellow")
-    if interrupted or all(row["failure"] for row in summary):
-        raise typer.Exit(1)
+    nothing = all(row["failure"] for row in summary)
+    leave_if(summary[-1]["failure"] == "interrupted", "finished molecules are kept", nothing)
 
 
 def _show_list(summary: list[dict[str, Any]], as_json: bool) -> None:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -86,3 +87,11 @@ def show_end(result: Any, output: Path) -> None:
     for warning in result.warnings:
         out.print(f"warning: {warning}")
     out.print(f"wrote {output}")
+
+
+def leave_if(interrupted: bool, kept: str, nothing: bool = False) -> None:
+    """Leave with exit code 1 after Ctrl-C, saying what is kept, or where nothing came of it."""
+    if interrupted:
+        errors.print(f"interrupted; {kept}, and --resume goes on", style="yellow")
+    if interrupted or nothing:
+        raise typer.Exit(1)
