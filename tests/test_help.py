@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from nucleate.cli.generate_inorganic import generate_crystalflow
 from nucleate.crystal.sites_cif import sites_cif_text
 from tests.pipeline.tiny_crystalflow import learnt, write_tiny_crystalflow
 from tests.pipeline.tiny_weights import SETTINGS, write_tiny_weights
+from tests.test_docs import parse
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("torch", "numpy", "rdkit", "numba", "scipy", "ase", "gemmi", "pyarrow")
@@ -166,3 +168,33 @@ def test_the_examples_of_the_help_run(desk: Path):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("\n$ ") + 1 == len(lines) > 20
+
+
+# ------------------------------------------------------------------ the guide
+
+
+def test_the_guide_knows_every_command_and_none_that_is_not_there():
+    """Options that it names parse; `predict --resume` and its like are prose."""
+    page = files("nucleate").joinpath("guide.md").read_text(encoding="utf-8")
+    shown = [shlex.split(line)[1:] for line in re.findall(r"`(nucleate [^`]+)`", page)]
+    for arguments in shown:
+        if "COMMAND" not in arguments:
+            parse(arguments)
+    named = {" ".join(arguments) for arguments in shown}
+    untold = {
+        "data synthesize",
+        "data clusters",
+        "data conformers",
+        "data statistics",
+        "report",
+        "bench",
+        "guide",
+    }
+    assert [
+        name for name in verbs() if name not in untold and not any(n.startswith(name) for n in named)
+    ] == []
+
+
+def test_the_guide_is_printed(capsys: pytest.CaptureFixture[str]):
+    app(["guide"], standalone_mode=False)
+    assert capsys.readouterr().out == files("nucleate").joinpath("guide.md").read_text(encoding="utf-8")

@@ -6,14 +6,19 @@ On a forge the links lead to the files themselves, so the pages read the same th
 """
 
 import ast
+import logging
 import re
 from pathlib import Path
 from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+LOG = logging.getLogger("mkdocs.hooks.nucleate")
 ROOT = Path(__file__).parents[2]
 OUTSIDE = re.compile(r"\]\(\.\./([^)#\s]+)(#[^)\s]*)?\)")
+FETCHES = re.compile(
+    r"""<(?:script|img|link|iframe|source)\b[^>]*?(?:src|href)=["']?((?:https?:)?//[^"'\s>]+)"""
+)
 LANGUAGES = {".py": "python", ".toml": "toml", ".js": "javascript", ".css": "css", ".cff": "yaml"}
 
 
@@ -38,6 +43,15 @@ def on_files(files: Files, config: Any) -> Files:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str:
     """Lead links out of docs/ to the pages made for them."""
     return OUTSIDE.sub(lambda m: f"]({page_of(m[1])}{m[2] or ''})", markdown)
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Warn, and so fail, where a page would fetch something from elsewhere."""
+    for fetched in FETCHES.findall(output):
+        LOG.warning(
+            "Page '%s' would fetch %s; the site has to work without a network.", page.file.src_uri, fetched
+        )
+    return output
 
 
 def targets(markdown: str) -> list[str]:
