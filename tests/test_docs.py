@@ -27,7 +27,7 @@ from nucleate.pipeline.predict import Prediction, PredictSettings, predict
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *DOCS]
-BLOCK = re.compile(r"(<!-- ([\w :]+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
+BLOCK = re.compile(r"(<!-- ([\w :./]+) -->\n)?```(\w+)\n(.*?)```", re.DOTALL)
 ONE_BY_ONE = """
 import json, sys
 from nucleate.cli import app
@@ -39,6 +39,7 @@ SMALL = {
     "predict": ["-n", "24", "--workers", "1"],
     "generate": ["-n", "4"],
     "conform": ["-n", "2"],
+    "crystallize": ["-n", "1"],
     "free-energy": ["--frames", "100"],
 }
 
@@ -46,6 +47,13 @@ SMALL = {
 def blocks(page: Path, language: str) -> list[tuple[str, str]]:
     """(mark, text) of the fenced blocks of one language; the mark is the HTML comment in front, if any."""
     return [(m[2] or "", m[4]) for m in BLOCK.finditer(page.read_text()) if m[3] == language]
+
+
+def write_files(page: Path, folder: Path) -> None:
+    """The blocks marked `file: NAME` as the files that a reader of the page saves."""
+    for block in BLOCK.finditer(page.read_text()):
+        if (block[2] or "").startswith("file: "):
+            (folder / block[2].removeprefix("file: ")).write_text(block[4])
 
 
 def commands(text: str) -> list[list[str]]:
@@ -84,9 +92,14 @@ def desk(tmp_path: Path, tiny: Prediction, monkeypatch: pytest.MonkeyPatch) -> P
 # ------------------------------------------------------------------ links
 
 
-def test_every_page_is_in_the_index():
-    index = (ROOT / "docs" / "index.md").read_text()
-    assert [page.name for page in DOCS if page.name != "index.md" and f"]({page.name})" not in index] == []
+def test_every_page_is_reached_from_the_index():
+    known = {page.name: page.read_text() for page in DOCS}
+    reached, found = set(), {"index.md"}
+    while found:
+        reached |= found
+        links = {target for name in found for target in re.findall(r"\]\((\w+\.md)[)#]", known[name])}
+        found = links & set(known) - reached
+    assert set(known) - reached == set()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -124,7 +137,10 @@ def test_no_page_names_a_place_on_some_machine():
 
 def parse(arguments: list[str]) -> None:
     """Raises click's UsageError where the command, an option or a value is not what the program knows."""
-    group = typer.main.get_command(app)
+    group: Any = typer.main.get_command(app)
+    if arguments[0].startswith("--"):  # of the program itself; some act as soon as they are parsed
+        assert arguments[0] in {option for p in group.params for option in p.opts}
+        return
     with group.make_context("nucleate", list(arguments)) as context:
         name, command, rest = group.resolve_command(context, list(arguments))
         inner = command.make_context(name, rest, parent=context)
@@ -165,6 +181,7 @@ def reduced(arguments: list[str]) -> list[str]:
 )
 def test_marked_commands_run(page: Path, desk: Path):
     """In a fresh process, as for a reader: without the runtime type checks of the tests."""
+    write_files(page, desk)
     shutil.rmtree(desk / "results" / "urea")  # the page makes its own
     marked = [text for mark, text in blocks(page, "sh") if mark == "run"]
     lines = [reduced(arguments) for text in marked for arguments in commands(text)]
@@ -179,11 +196,16 @@ def test_marked_commands_run(page: Path, desk: Path):
 
 
 @pytest.mark.parametrize("page", with_language("python"), ids=name_of)
-def test_python_blocks_run(page: Path, desk: Path):
-    """Blocks of a page share their names, in order; with prompts they are doctests. `not run` says why it is not."""
+def test_python_blocks_run(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch):
+    """Blocks of a page share their names, in order; with prompts they are doctests. `not run` says why it is not.
+
+    Those marked `file: NAME.py` are modules that the others import.
+    """
+    write_files(page, desk)
+    monkeypatch.syspath_prepend(desk)
     names: dict[str, Any] = {}
     for mark, text in blocks(page, "python"):
-        if mark.startswith("not run"):
+        if mark.startswith(("not run", "file: ")):
             continue
         if ">>>" in text:
             check_doctest(text, names, page.name)
