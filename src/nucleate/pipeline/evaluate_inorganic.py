@@ -11,6 +11,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ CSP_COLUMNS = pyarrow.schema(
         ("unanswered", pyarrow.int64()),
     ]
 )
+PRESET = PRESETS["crystalflow"]  # ltol, stol and angle of the published numbers
 _SHARED = ("source", "sample", "formula", "failure", "shortest_A", "volume_A3", "structure_valid")
 DNG_COLUMNS = pyarrow.schema(
     [
@@ -296,7 +298,6 @@ class _CspJob:
         resume: bool,
         tell: Progress,
     ) -> InorganicResult:
-        everyone = self._everyone()
         targets = self._targets()
         origin = {
             "inputs": [str(path.resolve()) for path in inputs],
@@ -304,45 +305,59 @@ class _CspJob:
             "settings": self.settings.model_dump(mode="json", exclude={"workers", "top"}),
             "compositions": self.compositions,
         }
+
+        def keep(rows: list[Row]) -> None:
+            if output is not None:
+                _write(rows, CSP_COLUMNS, origin, output)
+
         rows = rows_of(output, origin) if resume and output is not None else []
+        rows, pending = self._judged(rows, targets, tell, keep)
+        finished = [name for name in targets if name not in pending]
+        return self._summed(rows, finished, len(pending), valid, real)
+
+    def _judged(
+        self, rows: list[Row], targets: list[str], tell: Progress, keep: Callable[[list[Row]], None]
+    ) -> tuple[list[Row], set[str]]:
+        """The rows of all targets, and those that Ctrl-C has left over; kept after every batch."""
         done = {row["target"] for row in rows}
         pending = [name for name in targets if name not in done]
-        preset = PRESETS["crystalflow"]
         tell("targets", len(targets) - len(pending), len(targets), "")
         try:
-            with StructureMatching(preset, self.settings.workers, self.settings.time_limit) as matching:
+            with StructureMatching(PRESET, self.settings.workers, self.settings.time_limit) as matching:
                 for some in _batches(list(pending)):
                     for source in (PREDICTION, CONTROL):
                         attempts = [a for name in some for a in self._asked(name, source)]
                         rows += judge_csp(
                             source, attempts, self.references, matching,
-                            everyone=everyone, compositions=self.compositions,
+                            everyone=self.everyone, compositions=self.compositions,
                         )  # fmt: skip
                     pending = pending[len(some) :]
                     tell("targets", len(targets) - len(pending), len(targets), "")
-                    if output is not None:
-                        _write(rows, CSP_COLUMNS, origin, output)
+                    keep(rows)
         except KeyboardInterrupt:
             rows = [row for row in rows if row["target"] not in set(pending)]
             if not rows:
                 raise
-        finished = {name: self.references[name] for name in targets if name not in set(pending)}
+        return rows, set(pending)
+
+    def _summed(
+        self, rows: list[Row], finished: list[str], pending: int, valid: Mapping[str, bool | None], real: Real
+    ) -> InorganicResult:
         most = 1 + max((row["sample"] for row in rows if row["source"] == PREDICTION), default=0)
         top = sorted({min(k, most) for k in self.settings.top})  # no more than there are
+        stol, references = PRESET.stols[0], {name: self.references[name] for name in finished}
         scores = [
             summarise_csp(
-                rows, source, finished, {name: valid[name] for name in finished}, preset.stols[0], top, everyone,
+                rows, source, references, {name: valid[name] for name in finished}, stol, top, self.everyone
             )
             for source in (PREDICTION, CONTROL)
-        ]  # fmt: skip
+        ]
         criterion = (
-            f"StructureMatcher of pymatgen: ltol {preset.ltol:g}, stol {preset.stols[0]:g}, angle {preset.angle:g}°, "
+            f"StructureMatcher of pymatgen: ltol {PRESET.ltol:g}, stol {stol:g}, angle {PRESET.angle:g}°, "
             "volumes made equal; RMS in units of (V/N)^(1/3)"
         )
         warnings = self.notes + _unanswered(scores, self.settings)
-        return InorganicResult(
-            rows, scores[0], scores[1], real, criterion, self.settings, len(pending), warnings
-        )
+        return InorganicResult(rows, scores[0], scores[1], real, criterion, self.settings, pending, warnings)
 
     def _targets(self) -> list[str]:
         """References that count."""
@@ -355,7 +370,8 @@ class _CspJob:
             )
         return list(self.references)
 
-    def _everyone(self) -> bool:
+    @cached_property
+    def everyone(self) -> bool:
         """Whether METRe is worked out."""
         if self.settings.everyone is not None:
             return self.settings.everyone

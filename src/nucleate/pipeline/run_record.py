@@ -7,10 +7,13 @@ from pydantic import BaseModel
 from nucleate.physics.minimise import CLASH
 from nucleate.pipeline.composition import Subject
 from nucleate.pipeline.convergence import convergence
+from nucleate.pipeline.generate import Composition
 from nucleate.pipeline.landscape import Candidate
 from nucleate.pipeline.learned import LearnedGenerator
 from nucleate.pipeline.provenance import provenance
 from nucleate.pipeline.search import SearchResult
+
+LOST = ("without a sound cell", "collapsed in the press", "collapsed in minimisation", "not converged")
 
 
 def describe(
@@ -23,49 +26,17 @@ def describe(
     failures: dict[str, int],
 ) -> dict[str, Any]:
     """run.json: what was asked, what happened to every start, and what must be known to do it again."""
-    composition, minima, counts = result.composition, result.minima, result.counts
-    asked = counts.get("asked", 0)
-    lost = {
-        k: counts.get(k, 0)
-        for k in (
-            "without a sound cell",
-            "collapsed in the press",
-            "collapsed in minimisation",
-            "not converged",
-        )
-    }
+    minima = result.minima
     clashing = int(minima.hits[minima.contact < CLASH].sum())
     estimate = convergence(minima.energy, minima.hits, minima.random_hits)
+    lost = {reason: result.counts.get(reason, 0) for reason in LOST} | {"clash": clashing}
     return {
         **provenance("torch", "numpy", "numba", "rdkit", "gemmi", "moyopy"),
-        "molecule": {
-            "name": subject.name,
-            "smiles": subject.smiles,
-            "formula": ".".join(m.formula for m in composition.species),
-            "n_atoms": sum(n * len(m) for m, n in zip(composition.species, composition.counts)),
-            "species": [
-                {"smiles": m.smiles, "formula": m.formula, "count": n, "conformers": len(m.conformers)}
-                for m, n in zip(composition.species, composition.counts)
-            ],
-            "source": source,
-        },
+        "molecule": _molecule(source, subject, result.composition),
         "seed": seed,
         "settings": settings.model_dump(mode="json"),
-        "counts": {
-            "asked": asked,
-            "generated": counts.get("generated", 0),
-            "clash_free": asked
-            - lost["without a sound cell"]
-            - lost["collapsed in the press"]
-            - lost["collapsed in minimisation"]
-            - clashing,
-            "within_window": counts.get("within the energy window", 0),
-            "merged": counts.get("merged", 0),
-            "converged": counts.get("minima", 0) - counts.get("not converged", 0),
-            "distinct": len(minima),
-            "handed_over": len(candidates),
-        },
-        "failures": {k: v for k, v in {**lost, "clash": clashing, **failures}.items() if v},
+        "counts": _counts(result, clashing) | {"handed_over": len(candidates)},
+        "failures": {k: v for k, v in {**lost, **failures}.items() if v},
         "space_groups": _space_groups(result, candidates),
         "convergence": {
             **estimate.__dict__,
@@ -75,6 +46,36 @@ def describe(
         "stopped": result.stopped,
         "interrupted": result.stopped == "user",
         "notes": subject.notes,
+    }
+
+
+def _molecule(source: str, subject: Subject, composition: Composition) -> dict[str, Any]:
+    pairs = list(zip(composition.species, composition.counts))
+    return {
+        "name": subject.name,
+        "smiles": subject.smiles,
+        "formula": ".".join(m.formula for m in composition.species),
+        "n_atoms": sum(n * len(m) for m, n in pairs),
+        "species": [
+            {"smiles": m.smiles, "formula": m.formula, "count": n, "conformers": len(m.conformers)}
+            for m, n in pairs
+        ],
+        "source": source,
+    }
+
+
+def _counts(result: SearchResult, clashing: int) -> dict[str, int]:
+    """Starts from the first to the last stage; a start that collapsed or clashes was still asked for."""
+    counts = result.counts
+    asked = counts.get("asked", 0)
+    return {
+        "asked": asked,
+        "generated": counts.get("generated", 0),
+        "clash_free": asked - sum(counts.get(reason, 0) for reason in LOST[:3]) - clashing,
+        "within_window": counts.get("within the energy window", 0),
+        "merged": counts.get("merged", 0),
+        "converged": counts.get("minima", 0) - counts.get("not converged", 0),
+        "distinct": len(result.minima),
     }
 
 
