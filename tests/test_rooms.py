@@ -30,6 +30,7 @@ FREE = {
     "processes",
     "public",
     "far_end",
+    "reading",
 }  # of no room: usable from, or looking at, every room
 
 

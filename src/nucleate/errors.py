@@ -1,8 +1,18 @@
 """What can go wrong, by whose hand. Every message says what was expected, what came and what to do."""
 
+LONGEST = 2000  # characters of a message
+
 
 class NucleateError(Exception):
-    """A failure that is ours to explain in one line (exit code 1)."""
+    """A failure that is ours to explain in one line (exit code 1).
+
+    Messages quote files and libraries: line ends and control characters in them become blanks, so that one message
+    stays one line and no file can write on the terminal. What is too long is cut.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        cut = message if len(message) <= LONGEST else f"{message[:LONGEST]} ..."
+        super().__init__("".join(c if c.isprintable() else " " for c in cut).strip())
 
 
 class InputError(NucleateError, ValueError):

@@ -118,7 +118,7 @@ REFUSED = {
     "isomers": (isomers, "1 of C2H6O, 1 of C2H6O"),
     "one molecule": (lambda: plain_xyz(torch.tensor(METHANOL[0]), torch.tensor(METHANOL[1])), "got one molecule"),
     "single atoms": (lambda: plain_xyz(torch.tensor([10, 10]), torch.eye(2, 3) * 5), "2 single atoms"),
-    "not finite": (lambda: plain_xyz(torch.tensor([6, 8]), torch.tensor([[0.0, 0, 0], [1, torch.nan, 0]])), "NaN"),
+    "not a number": (lambda: plain_xyz(torch.tensor([6, 8]), torch.tensor([[0.0, 0, 0], [1, torch.nan, 0]])), "NaN"),
     "empty": (lambda: "\n \n", "empty file"),
     "no XYZ": (lambda: "nonsense\nx\ny\n", "cannot be read"),
     "cut off": (lambda: "9\n\nC 0 0 0\n", "cannot be read"),

@@ -103,5 +103,5 @@ def test_atoms_of_exp6_and_mirror_images_are_kept(tmp_path: Path) -> None:
     with safe_open(path, "pt") as file:
         tensors, about = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
     save_file(tensors | {"hands": hands[:2].clone()}, path, about)
-    with pytest.raises(InputError, match="hand of each of 3"):
+    with pytest.raises(InputError, match=r"hands of shape \(3,\)"):
         read_frames(path)

@@ -101,5 +101,5 @@ def test_damaged_files(tmp_path: Path) -> None:
         (tmp_path / "x.pkl").write_bytes(content)
         with pytest.raises(InputError):
             read_pickle(tmp_path / "x.pkl")
-    with pytest.raises(InputError, match="readable"):
+    with pytest.raises(InputError, match="existing file"):
         read_pickle(tmp_path / "missing.pkl")

@@ -19,8 +19,13 @@ from nucleate.crystal.assemble import assemble_crystal, refuse_missing_hydrogens
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.perceive import find_neighbours
 from nucleate.errors import InputError
+from nucleate.reading import read_file
 
 SAME_SITE = 0.15  # Å: images of one atom this close are one atom on a special position
+LONGEST, THINNEST = 1000.0, 1.0  # Å: of cells that are meant; thinner ones have neighbours without end
+MOST_OPERATIONS = 384  # 192 of a face-centred cubic group, and as many centrings again
+MOST_ATOMS = 20_000  # of a cell
+FARTHEST = 1e4  # cells from the origin: rounding alone moves an atom farther out by more than it should
 FULL = 0.995  # occupancy from which a site counts as ordered
 ISOTOPES = {"D": "H", "T": "H"}
 
@@ -85,13 +90,7 @@ def _text_of(source: str | Path) -> tuple[str, str]:
     if isinstance(source, str) and ("\n" in source or source.lstrip().startswith("data_")):
         return "text", source
     path = Path(source)
-    try:
-        text = path.read_bytes().decode("utf-8", errors="replace")
-    except OSError as error:
-        raise InputError(
-            f"expected a readable CIF file, got {path} ({error.strerror}); check the path",
-            reason="unreadable",
-        ) from error
+    text = read_file(path, "a CIF").decode("utf-8", errors="replace")
     if not text.strip():
         raise InputError(f"expected a CIF, got an empty file: {path}", reason="empty file")
     return path.stem, text
@@ -147,6 +146,12 @@ def _lattice(data: cif.Block) -> np.ndarray:
     lattice = np.array(gemmi.UnitCell(*values).orth.mat.tolist()).T
     if not np.isfinite(lattice).all() or np.linalg.det(lattice) < 1e-3:
         raise InputError(f"expected a cell with a volume, got {values}; check the angles", "unreadable")
+    height = float((1 / np.linalg.norm(np.linalg.inv(lattice), axis=0)).min())
+    if height < THINNEST or float(np.linalg.norm(lattice, axis=1).max()) > LONGEST:
+        raise InputError(
+            f"expected a cell at least {THINNEST:g} and at most {LONGEST:g} Å long, got {values}, {height:.3g} Å thick",
+            reason="absurd cell",
+        )
     return lattice
 
 
@@ -164,23 +169,9 @@ def _operations(data: cif.Block) -> tuple[list[gemmi.Op], dict[str, Any]]:
                 reason="unreadable",
             )
         return list(named[0].operations()), {"space_group": named[0].number, "symbol": named[0].short_name()}
-    try:
-        operations = [gemmi.Op(v).wrap() for v in listed]
-    except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"expected operations like -x,y+1/2,-z, got one that is not: {error}", reason="unreadable"
-        ) from error
-    unique = list({op.triplet(): op for op in [gemmi.Op(), *operations]}.values())
+    unique = _group(listed)
     notes: dict[str, Any] = {}
     found = gemmi.find_spacegroup_by_ops(gemmi.GroupOps(unique))
-    closed = {(a * b).wrap().triplet() for a in unique for b in unique}
-    if len(closed) != len(unique):
-        raise InputError(
-            f"expected symmetry operations that form a group, got {len(unique)} whose products give "
-            f"{len(closed)}; "
-            "one of them is missing or mistyped",
-            reason="unreadable",
-        )
     if found is not None:
         notes |= {"space_group": found.number, "symbol": found.short_name()}
     for group in named:
@@ -189,6 +180,34 @@ def _operations(data: cif.Block) -> tuple[list[gemmi.Op], dict[str, Any]]:
             note = f"the symbol says {group.short_name()}, the operations are those of {true}"
             notes.setdefault("warnings", []).append(note)
     return unique, notes
+
+
+def _group(listed: list[str]) -> list[gemmi.Op]:
+    """The operations of a file, the identity first, each once; InputError where they are no group."""
+    if len(listed) > MOST_OPERATIONS:
+        raise InputError(
+            f"expected at most {MOST_OPERATIONS} symmetry operations, got {len(listed)}", reason="unreadable"
+        )
+    try:
+        operations = [gemmi.Op(v).wrap() for v in listed]
+    except (ValueError, RuntimeError) as error:
+        raise InputError(
+            f"expected operations like -x,y+1/2,-z, got one that is not: {error}", reason="unreadable"
+        ) from error
+    if bad := next((v for v, op in zip(listed, operations) if abs(op.det_rot()) != gemmi.Op.DEN**3), None):
+        raise InputError(
+            f"expected operations that keep the volume, got {bad[:60]!r}, which does not", reason="unreadable"
+        )
+    unique = list({op.triplet(): op for op in [gemmi.Op(), *operations]}.values())
+    closed = {(a * b).wrap().triplet() for a in unique for b in unique}
+    if len(closed) != len(unique):
+        raise InputError(
+            f"expected symmetry operations that form a group, got {len(unique)} whose products give "
+            f"{len(closed)}; "
+            "one of them is missing or mistyped",
+            reason="unreadable",
+        )
+    return unique
 
 
 def _named_groups(data: cif.Block) -> list[gemmi.SpaceGroup]:
@@ -228,6 +247,11 @@ def _sites(data: cif.Block) -> list[Site]:
         position = [_number(v) for v in value[1:4]]
         if value[6] == "dum" or any(x is None for x in position):
             continue
+        if any(abs(x) > FARTHEST for x in position if x is not None):
+            raise InputError(
+                f"expected fractional coordinates, got {position} of {value[0]!r}; are they in Å?",
+                reason="unreadable",
+            )
         element = _element(value[4], value[0], formula)
         occupancy = _number(value[5])
         full = 1.0 if occupancy is None else occupancy
@@ -256,6 +280,8 @@ def _element(symbol: str, label: str, formula: dict[str, float] | None) -> str:
 def _ordered_sites(sites: list[Site], disorder: str) -> list[Site]:
     """The sites of one ordered structure, or InputError "disordered"."""
     present = [s for s in sites if s.occupancy > 1e-6]
+    if not present:
+        raise InputError("expected atoms, got none of an occupancy above zero", reason="no atoms")
     groups: dict[str, set[str]] = {}
     for s in present:
         if s.group not in ("", "0"):
@@ -306,6 +332,8 @@ def _expand(
     sites: list[Site], operations: list[gemmi.Op], lattice: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """All atoms of the cell: images that fall together are one atom; sites listed twice count once."""
+    if (n := len(sites) * len(operations)) > MOST_ATOMS:
+        raise InputError(f"expected at most {MOST_ATOMS} atoms in the cell, got {n}", reason="too large")
     den = gemmi.Op.DEN
     W = np.array([op.rot for op in operations]) / den
     w = np.array([op.tran for op in operations]) / den
@@ -347,10 +375,10 @@ def _formula(data: cif.Block) -> dict[str, float] | None:
     """_chemical_formula_sum as element counts (deuterium as hydrogen), or None where it cannot be read."""
     text = data.find_value("_chemical_formula_sum")
     counts: dict[str, float] = {}
-    for symbol, amount in re.findall(r"([A-Z][a-z]?)\s*([0-9.]*)", cif.as_string(text) if text else ""):
+    for symbol, amount in re.findall(r"([A-Z][a-z]?)\s*(\d*\.?\d*)", cif.as_string(text) if text else ""):
         element = ISOTOPES.get(symbol, symbol)
-        counts[element] = counts.get(element, 0.0) + float(amount or 1)
-    return counts or None
+        counts[element] = counts.get(element, 0.0) + (float(amount) if amount.strip(".") else 1.0)
+    return {e: n for e, n in counts.items() if 0 < n < 1e6} or None
 
 
 def _check_contents(crystal: Crystal, data: cif.Block, strict: bool) -> Crystal:

@@ -18,7 +18,7 @@ from scipy.sparse.csgraph import connected_components
 from torch import Tensor
 
 from nucleate.crystal.cluster import Cluster
-from nucleate.crystal.io import read_frames
+from nucleate.crystal.io import read_frames, refuse_odd_atoms
 from nucleate.crystal.open_space import GAP, open_bonds, open_crystal
 from nucleate.crystal.rigid import CONFORMER_TOLERANCE, represent_rigid
 from nucleate.errors import InputError
@@ -63,16 +63,12 @@ def read_cluster_xyz(path: Path, molecules: int) -> Cluster:
 
     Atoms of every copy come in the order of the first, so that copies are congruent where their shapes are. How many
     `molecules` there are need only be known where they touch and there is no column `mol_id`. Raises InputError
-    "unreadable", "empty file", "not finite", "single atoms", "one molecule", "several kinds" or "clash".
+    "unreadable", "empty file", "not a number", "single atoms", "one molecule", "several kinds" or "clash".
     """
     atoms = read_frames(path, "0")[0]
+    refuse_odd_atoms(atoms, path.name)
     numbers = torch.from_numpy(atoms.numbers).long()
     positions = torch.from_numpy(atoms.positions).double()
-    if not torch.isfinite(positions).all():
-        raise InputError(
-            f"expected finite positions, got NaN or infinity in {path.name}; check the program that wrote it",
-            "not finite",
-        )
     owner, bonds = _molecules(atoms, numbers, positions, molecules, path.name)
     _refuse(owner, numbers, path.name)
     if (listed := _as_listed(numbers, positions, owner, bonds, path.stem)) is not None:

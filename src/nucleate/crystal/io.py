@@ -3,10 +3,7 @@
 CIF lives in `cif_read` and `cif_write`; `read_crystal`, `write_cif` and `cif_text` are offered here as well.
 """
 
-import csv
-import gzip
 import re
-import zlib
 from collections.abc import Iterable
 from io import StringIO
 from math import gcd
@@ -17,18 +14,21 @@ import ase
 import ase.io
 import numpy as np
 import torch
+from ase.io.formats import string2index
 from rdkit import Chem, rdBase
 
 from nucleate.crystal.assemble import assemble_crystal
-from nucleate.crystal.cif_read import read_crystal
+from nucleate.crystal.cif_read import MOST_ATOMS, read_crystal
 from nucleate.crystal.cif_write import cif_text, write_cif
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.graph import with_stereo
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.open_space import open_box
 from nucleate.crystal.rigid import represent_rigid, species_from_crystal
+from nucleate.crystal.xyz import frame_texts, read_frame
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
+from nucleate.reading import parse_csv, read_file, unpack
 
 __all__ = [
     "checked_smiles",
@@ -46,6 +46,8 @@ __all__ = [
 
 FILES = (".cif", ".sdf", ".mol", ".xyz")
 CROWDED = 300  # atoms; a molecule beyond this is surely a mistake for packing on a laptop
+LONGEST = 5000  # characters of a SMILES
+FARTHEST = 1e5  # Å from the origin: beyond it, rounding alone would bend molecules
 
 
 def read_molecule(source: str | Path) -> tuple[Molecule, ...]:
@@ -70,9 +72,7 @@ def read_stoichiometry(source: str | Path) -> list[tuple[Molecule, int]]:
                 f"expected one molecule, got the list {path.name}; read it with read_molecule_list"
             )
         return _from_smiles(str(source))
-    if not path.is_file():
-        raise InputError(f"expected an existing file, got {path}; check the path", reason="unreadable")
-    if not path.read_bytes().strip():
+    if not read_file(path, "a molecule").strip():
         raise InputError(f"expected a molecule, got an empty file: {path}", reason="empty file")
     if suffix == ".cif":
         return _from_cif(path)
@@ -93,12 +93,7 @@ def read_smiles_list(path: str | Path) -> list[tuple[str, str]]:
     """As `read_molecule_list`, whatever the SMILES may be."""
     path = Path(path)
     packed = path.suffix.lower() == ".gz"
-    try:
-        content = gzip.decompress(path.read_bytes()) if packed else path.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        why = getattr(error, "strerror", None) or error
-        raise InputError(f"expected a readable list, got {path} ({why}); check the path") from error
-    text = content.decode("utf-8-sig", errors="replace")
+    text = unpack(read_file(path, "a list"), path).decode("utf-8-sig", errors="replace")
     plain = path.with_suffix("") if packed else path
     rows = _csv_rows(text, path) if plain.suffix.lower() == ".csv" else _smi_rows(text)
     if not rows:
@@ -119,18 +114,19 @@ def read_extxyz(source: str | Path, index: str = ":") -> list[Crystal]:
 
 def read_frames(path: Path, index: str = ":") -> list[ase.Atoms]:
     """Frames of an XYZ file, plain or extended, as ASE has them. Raises InputError "unreadable" or "empty file"."""
-    if not path.is_file():
-        raise InputError(f"expected an existing file, got {path}; check the path", reason="unreadable")
-    if not path.read_bytes().strip():
+    text = unpack(read_file(path, "an XYZ file"), path).decode("utf-8", errors="replace")
+    if not text.strip():
         raise InputError(f"expected an XYZ file, got an empty file: {path}", reason="empty file")
+    frames, where = list(frame_texts(text)), string2index(index)
     try:
-        frames = ase.io.read(path, index=index, format="extxyz")
-    except (ValueError, KeyError, IndexError, OSError, AttributeError) as error:
-        detail = " ".join(str(error).split())[:100]
+        return [
+            read_frame(frame)
+            for frame in (frames[where] if isinstance(where, slice) else [frames[int(where)]])
+        ]
+    except InputError as error:
         raise InputError(
-            f"expected an XYZ file, got {path.name} that cannot be read ({detail})", reason="unreadable"
-        ) from error
-    return frames if isinstance(frames, list) else [frames]
+            f"expected an XYZ file, got {path.name} that cannot be read ({error})", error.reason
+        ) from None
 
 
 def write_extxyz(crystals: Iterable[Crystal], path: str | Path) -> Path:
@@ -169,9 +165,16 @@ def _parse_smiles(text: str) -> Chem.Mol:
     text = text.strip()
     if not text:
         raise InputError("expected a SMILES or a molecule file, got nothing", reason="bad SMILES")
+    if len(text) > LONGEST:
+        raise InputError(
+            f"expected a SMILES of at most {LONGEST} characters, got {len(text)} ({text[:20]}...)",
+            reason="too large",
+        )
     with rdBase.BlockLogs():
-        graph = Chem.MolFromSmiles(text)
-        bare = Chem.MolFromSmiles(text, sanitize=False) if graph is None else graph
+        bare = Chem.MolFromSmiles(text, sanitize=False)
+        if bare is not None:  # rings of thousands of atoms take their time
+            _refuse_large(bare, text[:60], 3 * CROWDED)
+        graph = None if bare is None else Chem.MolFromSmiles(text)
     if graph is None or graph.GetNumAtoms() == 0:
         why = "its syntax is broken" if bare is None else "a valence or an aromatic ring is impossible"
         hint = (
@@ -200,10 +203,14 @@ def _refuse_odd(graph: Chem.Mol, name: str) -> None:
             f"expected a closed-shell molecule, got a radical: {name}; are hydrogens or charges missing?",
             reason="radical",
         )
-    if graph.GetNumAtoms() > CROWDED:
+    _refuse_large(graph, name, CROWDED)
+
+
+def _refuse_large(graph: Chem.Mol, name: str, most: int) -> None:
+    if graph.GetNumAtoms() > most:
         raise InputError(
-            f"expected at most {CROWDED} atoms, got {graph.GetNumAtoms()} in {name}; packing searches do not "
-            "reach that far",
+            f"expected at most {most} atoms, got {graph.GetNumAtoms()} in {name}; packing searches do not reach that "
+            "far",
             reason="too large",
         )
 
@@ -248,6 +255,10 @@ def _add_record(found: dict[str, Molecule], part: Chem.Mol, path: Path) -> None:
     solid = conformer.Is3D()
     full = Chem.AddHs(part, addCoords=solid)
     places = torch.tensor(full.GetConformer().GetPositions(), dtype=torch.float64)[None]
+    if not places.isfinite().all() or float(places.abs().max()) > FARTHEST:
+        raise InputError(
+            f"expected coordinates in Å in {path.name}, got some beyond {FARTHEST:g} or none", "not a number"
+        )
     full.RemoveAllConformers()
     if solid:
         full = with_stereo(full, places[0])
@@ -263,9 +274,24 @@ def _add_record(found: dict[str, Molecule], part: Chem.Mol, path: Path) -> None:
 
 def _from_xyz(path: Path) -> list[tuple[Molecule, int]]:
     atoms = read_frames(path, "0")[0]
+    refuse_odd_atoms(atoms, path.name)
     lattice, frac = open_box(torch.tensor(atoms.positions, dtype=torch.float64))
     crystal = assemble_crystal(lattice, frac, torch.tensor(atoms.numbers).long())
     return _counted(crystal, path.stem)
+
+
+def refuse_odd_atoms(atoms: ase.Atoms, name: str) -> None:
+    """Refuse dummy atoms, far too many of them, and places that are none."""
+    if not 0 < len(atoms) <= MOST_ATOMS:
+        raise InputError(f"expected 1 to {MOST_ATOMS} atoms in {name}, got {len(atoms)}", reason="too large")
+    if ((atoms.numbers < 1) | (atoms.numbers > 118)).any():
+        raise InputError(
+            f"expected chemical elements in {name}, got a dummy atom (X)", reason="unknown element"
+        )
+    if (farthest := float(np.abs(atoms.positions).max())) > FARTHEST:
+        raise InputError(
+            f"expected positions in Å in {name}, got {farthest:.3g}", reason="absurd coordinates"
+        )
 
 
 def _from_cif(path: Path) -> list[tuple[Molecule, int]]:
@@ -286,6 +312,7 @@ def _counted(crystal: Crystal, name: str) -> list[tuple[Molecule, int]]:
 
 
 def _crystal_of(frame: ase.Atoms, name: str) -> Crystal:
+    refuse_odd_atoms(frame, name)
     lattice = torch.tensor(np.array(frame.cell), dtype=torch.float64)
     if abs(torch.linalg.det(lattice)) < 1e-3:
         raise InputError(
@@ -311,16 +338,16 @@ def _smi_rows(text: str) -> list[tuple[str, str]]:
 
 
 def _csv_rows(text: str, path: Path) -> list[tuple[str, str]]:
-    reader = csv.DictReader(text.splitlines())
-    column = {(c or "").strip().lower(): c for c in reader.fieldnames or []}
+    names, rows = parse_csv(text, path)
+    column = {name.strip().lower(): name for name in names}
     if "smiles" not in column:
         have = ", ".join(column) or "none"
         raise InputError(
             f"expected a column named 'smiles' in {path.name}, got {have}; name the columns in line 1"
         )
     label = column.get("name") or column.get("id")
-    rows = [((row.get(label) or "").strip() if label else "", row[column["smiles"]] or "") for row in reader]
-    return [(name, smiles.strip()) for name, smiles in rows if name or smiles.strip()]
+    found = [(row[label].strip() if label else "", row[column["smiles"]].strip()) for row in rows]
+    return [(name, smiles) for name, smiles in found if name or smiles]
 
 
 def checked_smiles(smiles: str) -> str | InputError:

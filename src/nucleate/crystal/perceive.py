@@ -22,6 +22,7 @@ IONIC = frozenset(
     {3, 11, 19, 20, 37, 38, 55, 56, 87, 88}
 )  # their contacts are electrostatic: ions, not bonds
 SLACK_LIGHT, SLACK = 0.3, 0.4  # Å beyond the sum of radii: rows 1 and 2 only, and everything else
+MOST_IMAGES, MOST_PAIRS = 10_000_000, 5_000_000  # of one cell: what memory has room for
 MOST_NEIGHBOURS = {6: 4, 7: 4, 8: 3, 9: 2}  # non-metal neighbours; one more means overlapping molecules
 
 
@@ -46,18 +47,33 @@ class Neighbours:
 def find_neighbours(
     lattice: Float[np.ndarray, "3 3"], frac: Float[np.ndarray, "atoms 3"], cutoff: float
 ) -> Neighbours:
-    """Every pair of atoms or images within `cutoff` Å, each pair once; positions need not be wrapped."""
+    """Every pair of atoms or images within `cutoff` Å, each pair once; positions need not be wrapped.
+
+    Raises InputError "absurd cell" or "clash" for cells so thin, or atoms so dense, that there are pairs without end.
+    """
     floor = np.floor(frac)
     wrapped = frac - floor
     margin = cutoff * np.linalg.norm(
         np.linalg.inv(lattice), axis=0
     )  # the cut-off in units of the cell heights
+    if not np.isfinite(frac).all() or np.prod(2 * np.ceil(margin) + 1) * len(frac) > MOST_IMAGES:
+        raise InputError(
+            f"expected finite positions in a cell of ordinary size, got {len(frac)} atoms in one of "
+            f"{abs(np.linalg.det(lattice)):.3g} Å^3; check its lengths and angles",
+            reason="absurd cell",
+        )
     reach = np.ceil(margin).astype(int)
     cells = np.stack(np.meshgrid(*[np.arange(-n, n + 1) for n in reach], indexing="ij"), -1).reshape(-1, 1, 3)
     images = wrapped + cells
     cell, atom = np.nonzero(((images > -margin - 1e-9) & (images < 1 + margin + 1e-9)).all(-1))
     near = cKDTree(images[cell, atom] @ lattice)
     home = cKDTree(wrapped @ lattice)
+    if len(frac) * len(cell) > MOST_PAIRS and home.count_neighbors(near, cutoff) > MOST_PAIRS:
+        raise InputError(
+            f"expected atoms at bonding distance or farther, got over {MOST_PAIRS} pairs of {len(frac)} atoms within "
+            f"{cutoff:.1f} Å; are they all in one place?",
+            reason="clash",
+        )
     pairs = home.sparse_distance_matrix(near, cutoff, output_type="ndarray")
     i, j, crossed = pairs["i"], atom[pairs["j"]], cells[cell[pairs["j"]], 0]
     first = crossed[

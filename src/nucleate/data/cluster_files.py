@@ -28,12 +28,14 @@ from rdkit import Chem
 from torch import Tensor
 
 from nucleate.crystal.cluster import Cluster
+from nucleate.crystal.io import FARTHEST
 from nucleate.crystal.open_space import open_bonds
 from nucleate.data.packed import data_sets, shards
-from nucleate.data.shard_files import ShardKind, split_said
+from nucleate.data.shard_files import BROKEN, ShardKind, split_said
 from nucleate.data.splits import split_of
 from nucleate.errors import InputError
 from nucleate.metrics.heavy_molecules import split_graphs
+from nucleate.reading import read_file, why
 
 SCHEMA = pyarrow.schema(
     [
@@ -121,6 +123,14 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _from_row(row: dict[str, Any]) -> ClusterRecord:
+    """Raises InputError where the row contradicts itself."""
+    try:
+        return _record(row)
+    except BROKEN as error:
+        raise KIND.contradiction(row["name"], error) from error
+
+
+def _record(row: dict[str, Any]) -> ClusterRecord:
     numbers = _tensor(row["numbers"], torch.long)
     shape = (-1, len(numbers), 3)
     bonds = _tensor(row["bonds"], torch.long).reshape(-1, 2)
@@ -183,18 +193,18 @@ def read_published(folder: Path, name: str) -> ClusterRecord:
 def _read_csv(path: Path) -> tuple[Int[Tensor, " atoms"], Float[Tensor, "molecules atoms 3"]]:
     """Numbers of one molecule and positions (Å) of all, molecules in the order in which they first appear."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row][1:]
+        text = read_file(path, "a cluster").decode("utf-8-sig")
+        rows = [row for row in csv.reader(text.splitlines()) if row][1:]
         molecule = np.array([row[0].strip() for row in rows])
         numbers = np.array([SYMBOLS[row[1].strip().capitalize()] for row in rows], dtype=np.int64)
         positions = np.array([[float(x) for x in row[2:5]] for row in rows]).reshape(-1, 3)
-    except (OSError, UnicodeDecodeError, csv.Error, ValueError, IndexError, KeyError) as error:
+    except (csv.Error, ValueError, IndexError, KeyError) as error:
         raise InputError(
-            f"expected lines mol_idx, element, x, y, z below a header, got {path} ({error!r}); check the file",
+            f"expected lines mol_idx, element, x, y, z below a header, got {path} ({why(error)}); check the file",
             "unreadable",
         ) from error
-    if not len(rows) or not np.isfinite(positions).all():
-        raise InputError(f"expected atoms at finite positions, got none in {path}", "unreadable")
+    if not len(rows) or not (np.abs(positions) < FARTHEST).all():  # false for NaN as well
+        raise InputError(f"expected atoms at places in Å, got none or others in {path}", "unreadable")
     _, start, member = np.unique(molecule, return_index=True, return_inverse=True)
     order = np.argsort(start[member], kind="stable")
     sizes = np.bincount(member)

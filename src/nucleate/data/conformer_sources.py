@@ -11,9 +11,7 @@ Pickles are read without running them (`safe_pickle`). Stereo is read off the co
 coordinates of a molecule whose records have their atoms in other orders are put into the order of its first.
 """
 
-import gzip
 import math
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -32,6 +30,7 @@ from nucleate.data.conformers import ConformerSet, boltzmann
 from nucleate.data.safe_pickle import read_pickle
 from nucleate.errors import InputError
 from nucleate.physics.parameters import HARTREE, KCAL_PER_MOL, KJ_PER_MOL
+from nucleate.reading import read_file, unpack
 
 SDF, PICKLES = (".sdf", ".sdf.gz"), (".pickle", ".pkl")
 DEEP = 6  # containers within containers
@@ -101,11 +100,7 @@ def _of_pickle(path: Path) -> Iterator[tuple[str, Given]]:
 
 
 def _sdf_records(path: Path) -> Iterator[Record | InputError]:
-    try:
-        content = path.read_bytes()
-        text = gzip.decompress(content) if path.name.lower().endswith(".gz") else content
-    except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"expected a readable SDF file, got {path} ({error}); check it") from None
+    text = unpack(read_file(path, "an SDF file"), path)
     with rdBase.BlockLogs():
         for number, graph in enumerate(Chem.ForwardSDMolSupplier(BytesIO(text), removeHs=False), 1):
             if graph is None:

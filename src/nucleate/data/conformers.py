@@ -29,7 +29,7 @@ from nucleate.crystal.graph_smiles import read_graph, write_graph
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.stereo import right_stereo
 from nucleate.data.packed import data_sets, shards
-from nucleate.data.shard_files import ShardKind, split_said
+from nucleate.data.shard_files import BROKEN, ShardKind, split_said
 from nucleate.data.splits import HELD_OUT, split_of
 from nucleate.errors import InputError
 from nucleate.metrics.heavy_molecules import molecule_key
@@ -143,18 +143,17 @@ def _written(molecule: Molecule) -> tuple[str, tuple[int, ...]]:
 
 def from_row(row: dict[str, Any]) -> ConformerSet:
     """What `to_row` wrote, atoms in the order of the SMILES. Raises InputError where the row contradicts itself."""
-    graph = read_graph(row["smiles"])
-    weights = torch.tensor(row["weights"], dtype=torch.float64)
     try:
+        graph = read_graph(row["smiles"])
+        weights = torch.tensor(row["weights"], dtype=torch.float64)
         positions = torch.tensor(row["positions"], dtype=torch.float64)
         molecule = Molecule(graph, positions.reshape(len(weights), graph.GetNumAtoms(), 3), row["name"])
         energies = torch.tensor(row["energies"], dtype=torch.float64)
         return ConformerSet(molecule, energies, weights, row["source"])
-    except (ValueError, RuntimeError) as error:
-        raise InputError(
-            f"expected a row of conformers of {row['smiles']}, got one that contradicts itself ({error})",
-            "unreadable",
-        ) from error
+    except InputError:
+        raise
+    except BROKEN as error:
+        raise KIND.contradiction(row["smiles"], error) from error
 
 
 def read_conformers(folder: Path) -> Iterator[ConformerSet]:
@@ -172,13 +171,12 @@ def read_rows(folder: Path) -> Iterator[dict[str, Any]]:
         hint = f"; there is one in {inside}" if inside else "; `nucleate data conformers` makes one"
         raise InputError(f"expected a data set of conformers (*.parquet), found none in {folder}{hint}")
     for path in files:
-        yield from KIND.read(path).to_pylist()
+        yield from KIND.rows(path)
 
 
 def read_conformer_keys(folder: Path) -> frozenset[str]:
     """The keys of all sets, without their coordinates. Raises InputError as `read_conformers`."""
-    columns = (KIND.read(path, ["key"]).column("key") for path in shards(folder))
-    return frozenset(key for column in columns for key in column.unique().to_pylist())
+    return frozenset(key for path in shards(folder) for key in KIND.keys(path))
 
 
 def is_conformers(folder: Path) -> bool:

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow
-import pyarrow.csv
-import pyarrow.parquet
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from nucleate.crystal.sites import Sites, primitive_niggli_sites, sites_from_cif
+from nucleate.data.containers import read_csv, read_parquet, rows_of
 from nucleate.errors import InputError
 from nucleate.geometry.lattice import lattice_from_log, log_coordinates
 from nucleate.networks.elements import HEAVIEST
+from nucleate.reading import why
 
 MOST_ATOMS = 60  # in a primitive cell: pairs, and with them time and memory, grow with the square
 
@@ -107,7 +107,7 @@ def read_table(path: Path, most_atoms: int = MOST_ATOMS) -> Table:
     Raises InputError where the file cannot be read, or none of its rows.
     """
     table = read_columns(path)
-    texts = table.column("cif").to_pylist()
+    texts = [row["cif"] for row in rows_of(table.select(["cif"]), path)]
     named = "material_id" in table.column_names
     names = (
         [str(n) for n in table.column("material_id").to_pylist()]
@@ -130,7 +130,7 @@ def read_table(path: Path, most_atoms: int = MOST_ATOMS) -> Table:
         reasons = ", ".join(f"{n} {reason}" for reason, n in left_out.items()) or "no rows"
         raise InputError(f"expected crystals that can be used in {path}, got none ({reasons})")
     some = table.drop_columns(["cif"]).take(kept)
-    columns = {name: some.column(name).to_pylist() for name in some.column_names}
+    columns = {name: [row[name] for row in rows_of(some.select([name]), path)] for name in some.column_names}
     return Table([names[row] for row in kept], sites, columns, left_out)
 
 
@@ -143,14 +143,7 @@ def read_columns(path: Path) -> pyarrow.Table:
         path = found[0]
     if not path.is_file():
         raise InputError(f"expected a table (.parquet or .csv), found none at {path}", reason="missing")
-    try:
-        table = (
-            pyarrow.csv.read_csv(path, parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True))
-            if path.suffix == ".csv"
-            else pyarrow.parquet.read_table(path)
-        )
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise InputError(f"expected a readable table, got {path}: {error}", reason="unreadable") from None
+    table = read_csv(path) if path.suffix == ".csv" else read_parquet(path)
     if "cif" not in table.column_names:
         raise InputError(
             f"expected a column `cif` in {path}, got {', '.join(table.column_names)}", reason="no column"
@@ -167,11 +160,17 @@ def structures_of(
     for row, crystal in enumerate(sites):
         frac[row, : len(crystal)] = crystal.frac.float()
     lattice = log_coordinates(torch.stack([s.lattice.double() for s in sites])).float()
-    known = {
-        name: torch.tensor([float("nan") if v is None else float(v) for v in values])
-        for name, values in (properties or {}).items()
-    }
+    known = {name: _numbers(name, values) for name, values in (properties or {}).items()}
     return Structures(contents, lattice, frac, known)
+
+
+def _numbers(name: str, values: Sequence[float | int | None]) -> Float[Tensor, " crystals"]:
+    try:
+        return torch.tensor([float("nan") if v is None else float(v) for v in values])
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"expected numbers in the column {name}, got others ({why(error)})", "not a number"
+        ) from None
 
 
 def sites_of(structures: Structures, row: int) -> Sites:

@@ -33,7 +33,8 @@ from torch import Tensor
 from nucleate.crystal.graph_smiles import read_graph, write_graph
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.packing import Packings
-from nucleate.data.shard_files import ShardKind
+from nucleate.data.containers import rows_of
+from nucleate.data.shard_files import BROKEN, ShardKind
 from nucleate.errors import InputError
 from nucleate.geometry.symmetry import SpaceGroup
 from nucleate.metrics.heavy_molecules import molecule_key
@@ -100,7 +101,19 @@ def to_row(crystal: PackedCrystal) -> dict[str, Any]:
 
 
 def from_row(row: dict[str, Any]) -> PackedCrystal:
-    """What `to_row` wrote: atoms in the order of the SMILES, one conformer for each body of a species."""
+    """What `to_row` wrote: atoms in the order of the SMILES, one conformer for each body of a species.
+
+    Raises InputError where the row contradicts itself.
+    """
+    try:
+        return _from_row(row)
+    except InputError:
+        raise
+    except BROKEN as error:
+        raise KIND.contradiction(row.get("id"), error) from error
+
+
+def _from_row(row: dict[str, Any]) -> PackedCrystal:
     graphs = [read_graph(text) for text in row["smiles"]]
     bodies: list[list[list[float]]] = [[] for _ in graphs]
     conformer = []
@@ -158,7 +171,10 @@ def about_shard(path: Path) -> dict[str, Any]:
 def read_rows(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Rows of all shards, one after the other. Raises InputError where the folder holds none or other files."""
     for path in _files_of(folder):
-        yield from KIND.read(path, list(columns) if columns else None).to_pylist()
+        if columns is None:
+            yield from KIND.rows(path)
+        else:
+            yield from rows_of(KIND.read(path, list(columns)), path)
 
 
 def read_crystals(folder: Path) -> Iterator[PackedCrystal]:
@@ -168,8 +184,7 @@ def read_crystals(folder: Path) -> Iterator[PackedCrystal]:
 
 def read_keys(folder: Path) -> frozenset[str]:
     """The keys of all crystals. Raises InputError as `read_rows`."""
-    columns = (KIND.read(path, ["key"]).column("key") for path in _files_of(folder))
-    return frozenset(key for column in columns for key in column.unique().to_pylist())
+    return frozenset(key for path in _files_of(folder) for key in KIND.keys(path))
 
 
 def _files_of(folder: Path) -> list[Path]:

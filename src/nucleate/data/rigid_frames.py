@@ -14,14 +14,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nucleate.data.containers import read_tensors_and_json
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
 from nucleate.physics.parameters import BOLTZMANN
 from nucleate.physics.rigid_sites import RigidSites, SiteEnergy
+from nucleate.reading import why
 
 KEY, KIND = "nucleate", "rigid frames"
 OF_FRAMES = ("cell", "places", "turns", "energies")
@@ -116,15 +117,32 @@ def read_frames(path: Path) -> RigidFrames:
         temperature = float(about["temperature"])
     except KeyError as error:
         raise InputError(f"expected frames with {error}, got {path} without; write them again") from None
-    shapes = [tuple(value.shape) for value in (places, turns, energies)]
-    if len({shape[0] for shape in shapes}) > 1 or shapes[0][1:2] != shapes[1][1:2]:
-        raise InputError(f"expected as many places as turns and energies in {path}, got {shapes}")
+    except (TypeError, ValueError):
+        raise InputError(f"expected a temperature in {path}, got {about['temperature']!r:.40}") from None
+    _refuse_other_shapes(tensors, path)
     hands = tensors.get(HANDS)
-    if hands is not None and len(hands) != places.shape[1]:
-        raise InputError(
-            f"expected a hand of each of {places.shape[1]} molecules in {path}, got {len(hands)}"
-        )
     return RigidFrames(molecule, cell, temperature, places, turns, energies, hands)
+
+
+def _refuse_other_shapes(tensors: dict[str, Tensor], path: Path) -> None:
+    """Raise InputError where tensors of `read_frames` do not fit together, or are no finite numbers."""
+    frames, molecules, *_ = [*tensors["places"].shape, 0, 0]
+    sites = len(tensors["molecule/masses"]) if tensors["molecule/masses"].ndim else 0
+    expected = dict.fromkeys((f"molecule/{n}" for n in OF_MOLECULE), (sites,)) | {
+        "cell": (3, 3), "places": (frames, molecules, 3), "turns": (frames, molecules, 4), "energies": (frames,),
+        "molecule/sites": (sites, 3), EXP6: (sites, 3), HANDS: (molecules,),
+    }  # fmt: skip
+    for name, shape in expected.items():
+        found = tensors.get(name)
+        if found is None:
+            continue
+        if found.shape != shape or found.dtype != torch.float64:
+            raise InputError(
+                f"expected {name} of shape {shape} in double precision in {path}, got {tuple(found.shape)}, "
+                f"{found.dtype}"
+            )
+        if not found.isfinite().all() and name != "energies":
+            raise InputError(f"expected finite numbers as {name} in {path}, got others", "not a number")
 
 
 def how_made(path: Path) -> dict[str, Any]:
@@ -152,11 +170,9 @@ def _opened(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"expected a file of frames, found none at {path}", "missing")
     try:
-        with safe_open(str(path), "pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"expected a whole file of frames, got {path} ({error})", "damaged") from None
+        tensors, about = read_tensors_and_json(path, KEY)
+    except (OSError, ValueError) as error:
+        raise InputError(f"expected a whole file of frames, got {path} ({why(error)})", "damaged") from None
     if not isinstance(about, dict) or about.get("kind") != KIND:
         raise InputError(
             f"expected frames that nucleate wrote, got {path}, which is something else", "foreign"

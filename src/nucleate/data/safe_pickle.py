@@ -15,6 +15,7 @@ import numpy as np
 from rdkit import Chem
 
 from nucleate.errors import InputError
+from nucleate.reading import read_file
 
 KINDS = "biuf"  # of numbers in arrays: booleans, integers, floats
 FRAMES = ("torch", "torch_geometric", "e3nn")
@@ -25,10 +26,7 @@ def read_pickle(path: Path) -> Any:
 
     Raises InputError with reason "unreadable", or "unsafe pickle" where it asks for anything else.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"expected a readable file, got {path} ({error.strerror})", "unreadable") from None
+    content = read_file(path, "a pickle")
     try:
         return _Restricted(BytesIO(content)).load()
     except InputError as error:

@@ -12,8 +12,13 @@ from typing import Any
 import pyarrow
 import pyarrow.parquet
 
+from nucleate.data.containers import ARROW, read_parquet, rows_of
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
+from nucleate.reading import check_file, parse_json, why
+
+BROKEN = (ValueError, TypeError, RuntimeError, IndexError, KeyError, AttributeError, OverflowError)
+"""What torch, RDKit and our classes raise of a record whose parts do not fit."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +45,13 @@ class ShardKind:
 
     def about(self, path: Path) -> dict[str, Any]:
         """What `write` was told. Raises InputError for a file of another kind."""
+        check_file(path, f"a shard of {self.what}")
         try:
             schema = pyarrow.parquet.read_schema(path)
-            about = json.loads((schema.metadata or {})[b"nucleate"])
-        except (OSError, KeyError, ValueError, pyarrow.ArrowException) as error:
-            why = " ".join(str(error).split())[:100]
+            about = parse_json((schema.metadata or {})[b"nucleate"])
+        except ARROW as error:
             raise InputError(
-                f"expected a shard of {self.what}, got {path} ({why}); remove it", "unreadable"
+                f"expected a shard of {self.what}, got {path} ({why(error)}); remove it", "unreadable"
             ) from error
         if not schema.remove_metadata().equals(self.schema) or not isinstance(about, dict):
             raise InputError(
@@ -58,11 +63,36 @@ class ShardKind:
         """Raises InputError for a file of another kind, or a damaged one."""
         self.about(path)
         try:
-            return pyarrow.parquet.read_table(path, columns=columns)
-        except (OSError, ValueError, pyarrow.ArrowException) as error:
+            return read_parquet(path, columns)
+        except InputError as error:
             raise InputError(
                 f"expected a shard of {self.what}, got {path}, which is damaged; remove it", "unreadable"
             ) from error
+
+    def rows(self, path: Path) -> list[dict[str, Any]]:
+        """As `read`, the records as dictionaries; raises InputError as well where one has no `key`."""
+        rows = rows_of(self.read(path), path)
+        if any(not row["key"] for row in rows):
+            raise InputError(
+                f"expected a key with every record of {path}, got some without; remove it", "unreadable"
+            )
+        return rows
+
+    def keys(self, path: Path) -> set[str]:
+        """The keys of all records, without anything else. Raises InputError as `rows`."""
+        keys = {row["key"] for row in rows_of(self.read(path, ["key"]), path)}
+        if not all(keys):
+            raise InputError(
+                f"expected a key with every record of {path}, got some without; remove it", "unreadable"
+            )
+        return keys
+
+    def contradiction(self, name: object, error: Exception) -> InputError:
+        """What to raise where a record does not make sense."""
+        return InputError(
+            f"expected a record of {self.what}, got {name!s:.40} which contradicts itself ({why(error)})",
+            "unreadable",
+        )
 
 
 def split_said(place: Path, paths: list[Path], about: Callable[[Path], dict[str, Any]]) -> str:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from nucleate.data.containers import read_tensors_and_json
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
+from nucleate.reading import why
 
 KEY, CHECKSUM = "nucleate", "crc32"
 
@@ -33,11 +34,9 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"expected a file of weights, found none at {path}", reason="missing")
     try:
-        with safe_open(str(path), "pt") as file:
-            about = json.loads((file.metadata() or {}).get(KEY, "null"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(_damaged(path, str(error)), reason="damaged") from None
+        tensors, about = read_tensors_and_json(path, KEY)
+    except (OSError, ValueError) as error:
+        raise InputError(_damaged(path, why(error)), reason="damaged") from None
     if not isinstance(about, dict) or CHECKSUM not in about:
         raise InputError(
             f"expected weights that nucleate wrote, got {path} without its description", reason="foreign"

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+from pydantic import TypeAdapter
 from torch import Tensor, nn
 
 from nucleate.errors import InputError, NucleateError
@@ -30,6 +31,7 @@ from nucleate.generative.seeds import generator_of, seed_of
 from nucleate.generative.team import Alone, Team
 from nucleate.generative.train_settings import FREE, TrainSettings, learning_rate
 from nucleate.generative.training_log import CsvLog, Events, Means, Number
+from nucleate.reading import why
 
 CHECKPOINT = "checkpoint.safetensors"
 FORMAT = 1  # of checkpoints
@@ -352,13 +354,26 @@ class Training:
                 f"--resume: expected a training in {path.parent}, found none; leave --resume out"
             )
         tensors, about = read_tensors(path)
-        _refuse_other_training(self.identity, about.get("identity", {}), path.parent)
+        theirs = about.get("identity")
+        _refuse_other_training(self.identity, theirs if isinstance(theirs, dict) else {}, path.parent)
         refuse_other_network(self.network.state_dict(), group("network", tensors), path)
-        self.network.load_state_dict(group("network", tensors))
-        self.average.load_state_dict(group("average", tensors))
-        self.optimizers.load(group("optimizer", tensors))
+        try:
+            self.network.load_state_dict(group("network", tensors))
+            self.average.load_state_dict(group("average", tensors))
+            self.optimizers.load(group("optimizer", tensors))
+            self.standing = TypeAdapter(Standing).validate_python(about["standing"])
+            sums, counts = about["means"]["sums"], about["means"]["counts"]
+            self.means = Means(
+                TypeAdapter(dict[str, float]).validate_python(sums),
+                TypeAdapter(dict[str, int]).validate_python(counts),
+            )
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"expected a whole checkpoint in {path}, got one that lacks something ({why(error)}); delete it and "
+                "train again",
+                reason="damaged",
+            ) from error
         self.best = group("best", tensors)
-        self.standing, self.means = Standing(**about["standing"]), Means(**about["means"])
 
 
 def on_device(batch: Any, device: torch.device) -> Any:

@@ -23,6 +23,7 @@ from nucleate.crystal.standardise import primitive_niggli
 from nucleate.errors import InputError
 from nucleate.geometry.lattice import niggli_reduce, parameters_from_lattice, symmetric_log
 from nucleate.metrics.pxrd import CU_K_ALPHA, PowderPattern, powder_pattern
+from nucleate.reading import read_file
 
 WIDTH = 1.0  # degrees 2theta, the base of the triangle on either side
 STEP = 0.02  # degrees: grid on which patterns are compared
@@ -198,13 +199,7 @@ def read_pattern(path: str | Path) -> PowderPattern:
     or leave (0, 180) degrees, or fewer than 10 points or no intensity are there.
     """
     path = Path(path)
-    try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
-    except OSError as error:
-        raise InputError(
-            f"expected a readable powder pattern, got {path} ({error.strerror}); check the path",
-            reason="unreadable",
-        ) from error
+    lines = read_file(path, "a powder pattern").decode("utf-8-sig", errors="replace").splitlines()
     rows: list[tuple[float, float]] = []
     for number, line in enumerate(lines, start=1):
         if not line.strip() or line.lstrip().startswith(COMMENTS):

@@ -5,10 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet
-
+from nucleate.data.containers import read_parquet, rows_of
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
+from nucleate.reading import read_json
 
 
 def claim_again(mark: Path, identity: Mapping[str, Any]) -> None:
@@ -19,8 +19,8 @@ def claim_again(mark: Path, identity: Mapping[str, Any]) -> None:
     folder = mark.parent
     if mark.is_file():
         try:
-            before = json.loads(mark.read_text())
-        except (ValueError, OSError):
+            before = read_json(mark)
+        except InputError:
             before = None
         different = (
             [k for k in identity if before.get(k) != identity[k]] if isinstance(before, dict) else ["run"]
@@ -51,9 +51,11 @@ def claim(
             f"expected a folder without samples, got {folder}; --resume goes on with them, or choose another with -o"
         )
     try:
-        before = json.loads(mark.read_text()) if mark.is_file() else identity
-        rows = pyarrow.parquet.read_table(table).to_pylist() if table.is_file() else []
-    except (ValueError, OSError) as error:  # of JSON and of parquet
+        before = read_json(mark) if mark.is_file() else identity
+        rows = rows_of(read_parquet(table), table) if table.is_file() else []
+        if not isinstance(before, Mapping) or not all(isinstance(row.get("id"), str) for row in rows):
+            raise InputError("something else")
+    except InputError as error:
         raise InputError(
             f"--resume: expected samples in {folder} that can be read, got damaged ones ({error}); delete it, or "
             "choose another with -o"

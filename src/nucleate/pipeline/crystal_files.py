@@ -25,6 +25,7 @@ from nucleate.pipeline.relax import (
     relax,
     relax_sites,
 )
+from nucleate.reading import real_path
 
 Row = dict[str, Any]
 Read = TypeVar("Read")
@@ -92,7 +93,7 @@ def relax_files(
     folders become name-2 and so on. Raises InputError where `folder` holds an input, or another run is under way there.
     """
     paths, found, failed = _read(given, read_either)
-    if any(path.parent.resolve() == folder.resolve() for path in paths):
+    if any(real_path(path.parent) == real_path(folder) for path in paths):
         raise InputError(f"expected another folder than the input's, got {folder}. Choose another with -o.")
     with hold_folder(make_folder(folder)):
         return _relax_to(folder, paths, found, settings, progress) + failed

@@ -16,6 +16,7 @@ from nucleate.files import write_atomically
 from nucleate.metrics.duplicates import DuplicateSettings, find_duplicates
 from nucleate.pipeline.folders import distinct_names, hold_folder, make_folder
 from nucleate.pipeline.samples import LabelledSample, read_samples
+from nucleate.reading import real_path
 
 Row = dict[str, Any]
 
@@ -101,6 +102,6 @@ def write_distinct(kept: Sequence[LabelledSample], folder: Path) -> list[Path]:
 
 
 def _refuse_input_folder(given: Sequence[Path], folder: Path) -> None:
-    taken = {(path if path.is_dir() else path.parent).resolve() for path in given}
-    if folder.resolve() in taken:
+    taken = {real_path(path if path.is_dir() else path.parent) for path in given}
+    if real_path(folder) in taken:
         raise InputError(f"expected another folder than the input's, got {folder}. Choose another with -o.")

@@ -21,6 +21,7 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt, field_validator
 
 from nucleate import __version__
 from nucleate.crystal.crystal import Crystal
+from nucleate.data import containers
 from nucleate.data.predictions import (
     Asked,
     Sample,
@@ -43,6 +44,7 @@ from nucleate.metrics.heavy_molecules import HeavyMolecules
 from nucleate.metrics.structure_matcher import PRESETS, StructureMatching, settings_named
 from nucleate.metrics.volume import VolumeError, volume_error
 from nucleate.pipeline.folders import hold_file, make_folder
+from nucleate.reading import parse_json, real_path
 
 MATCHER = "structurematcher"
 PREDICTION, CONTROL = "prediction", "control"
@@ -377,7 +379,7 @@ def _add_duplicates(rows: list[Row], samples: Sequence[Sample]) -> None:
 def check_output(output: Path, predictions: Path, references: Path) -> None:
     """Refuse before anything is judged what could not be written after it, or would be written over an input."""
     make_folder(output.parent)
-    if output.is_dir() or output.resolve() in (predictions.resolve(), references.resolve()):
+    if output.is_dir() or real_path(output) in (real_path(predictions), real_path(references)):
         what = "a folder" if output.is_dir() else "one of the files to read"
         raise InputError(f"expected a file to write to, got {output}, which is {what}; choose another -o")
 
@@ -411,14 +413,16 @@ def rows_of(path: Path, origin: dict[str, Any]) -> list[Row]:
     if not path.exists():
         return []
     try:
-        table = pyarrow.parquet.read_table(path)
-    except (OSError, pyarrow.ArrowException) as error:
+        table = containers.read_parquet(path)
+        made_of = parse_json((table.schema.metadata or {}).get(b"nucleate", b"null"))
+        rows = containers.rows_of(table, path)
+    except ValueError as error:  # InputError is one
         raise InputError(
             f"expected an evaluation to resume, got {path} ({error}); remove it or choose another -o"
         ) from error
-    if json.loads((table.schema.metadata or {}).get(b"nucleate", b"null")) != origin:
+    if made_of != origin:
         raise InputError(
             f"expected the evaluation in {path} to be of the same files with the same settings; it is not. "
             "Leave --resume out to start again, or choose another -o."
         )
-    return table.to_pylist()
+    return rows

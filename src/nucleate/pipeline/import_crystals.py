@@ -6,7 +6,6 @@ Nothing is approximated: every body keeps its own conformer, and what is rebuilt
 file that is left out is counted with its reason in `import.json`.
 """
 
-import csv
 import json
 import math
 import re
@@ -45,6 +44,7 @@ from nucleate.metrics.heavy_molecules import heavy_keys
 from nucleate.pipeline.crystal_files import cif_files
 from nucleate.pipeline.folders import distinct_names, hold_folder, make_folder
 from nucleate.pipeline.jobs import Answer, Job, answers
+from nucleate.reading import parse_csv, read_file, read_json
 
 PROGRAM = Path(__file__).with_name("import_worker.py")
 RECORD = "import.json"
@@ -246,18 +246,18 @@ def _name_of(path: Path) -> str:
 def read_splits(path: Path) -> dict[str, str]:
     """`cod_id` -> `split` of a CSV table. Raises InputError where a column lacks or a split cannot name a folder."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        why = getattr(error, "strerror", None) or "not text"
-        raise InputError(f"expected a readable table of splits, got {path} ({why}); check the path") from None
-    reader = csv.DictReader(text.splitlines())
-    columns = reader.fieldnames or []
+        text = read_file(path, "a table of splits").decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(
+            f"expected a readable table of splits, got {path} (not text); check the path"
+        ) from None
+    columns, rows = parse_csv(text, path)
     if not {"cod_id", "split"} <= set(columns):
         raise InputError(
             f"expected the columns cod_id and split in {path.name}, got {', '.join(columns) or 'none'}; name them in "
             "line 1"
         )
-    table = {(row["cod_id"] or "").strip(): (row["split"] or "").strip() for row in reader}
+    table = {row["cod_id"].strip(): row["split"].strip() for row in rows}
     for name, split in table.items():
         if not re.fullmatch(r"[A-Za-z0-9_-]+", split):
             raise InputError(
@@ -283,16 +283,15 @@ def _earlier(folder: Path, settings: ImportSettings, resume: bool) -> _Progress:
         if there or (folder / RECORD).exists():
             raise InputError(f"expected an empty folder, got {folder} with data; --resume goes on with it")
         return _Progress()
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        files, same = record["files"], record["settings"] == _identity(settings)
-    except FileNotFoundError:
+    if not (folder / RECORD).exists():
         return _Progress()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    record = read_json(folder / RECORD)
+    files = record.get("files") if isinstance(record, dict) else None
+    if not isinstance(files, dict) or not all(isinstance(f, dict) and "outcome" in f for f in files.values()):
         raise InputError(
-            f"expected the record of an import in {folder / RECORD}, got none ({error})"
-        ) from None
-    if not same:
+            f"expected the record of an import in {folder / RECORD}, got something else; choose another folder with -o"
+        )
+    if record.get("settings") != _identity(settings):
         raise InputError(
             f"expected an import with the same settings in {folder}; choose another folder with -o"
         )

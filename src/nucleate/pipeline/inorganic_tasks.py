@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.csv
-import pyarrow.parquet
-
 from nucleate.crystal.formula import cell_contents
 from nucleate.crystal.sites import primitive_niggli_sites, sites_from_cif
+from nucleate.data.containers import read_csv, read_parquet, rows_of
+from nucleate.data.predictions.sample import finite_number
 from nucleate.errors import InputError
 from nucleate.generative.seeds import generator_of, seed_of
 from nucleate.models.crystalflow import CrystalFlow
@@ -100,18 +98,27 @@ def _contents(row: dict[str, Any], units: int) -> tuple[int, ...] | InputError:
     try:
         if row.get("cif"):
             return tuple(sorted(primitive_niggli_sites(sites_from_cif(f"{row['cif']}\n")).numbers.tolist()))
-        return tuple(cell_contents(str(row.get("formula") or ""), int(row.get("formula_units") or units)))
+        return tuple(cell_contents(str(row.get("formula") or ""), _units(row.get("formula_units"), units)))
     except InputError as error:
         return error
+
+
+def _units(given: object, usual: int) -> int:
+    """A whole number of formula units, as text or number; the usual one where a row says nothing."""
+    if given is None or given == "":
+        return usual
+    number = finite_number(given)
+    if number is None or number != int(number):
+        raise InputError(
+            f"expected a whole number of formula units, got {str(given)[:40]!r}", reason="bad formula"
+        )
+    return int(number)
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise InputError(f"--formula-list: expected a .csv or .parquet table, found none at {path}")
-    try:
-        table = _read(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"--formula-list: expected a readable table, got {path} ({error})") from None
+    table = read_csv(path) if path.suffix == ".csv" else read_parquet(path)
     if not {"formula", "cif"} & set(table.column_names):
         raise InputError(
             f"--formula-list: expected a column formula or cif in {path}, got {', '.join(table.column_names)}"
@@ -119,11 +126,4 @@ def _rows(path: Path) -> list[dict[str, Any]]:
     if not table.num_rows:
         raise InputError(f"--formula-list: expected at least one row, got none in {path}")
     used = [c for c in ("material_id", "formula", "formula_units", "cif") if c in table.column_names]
-    return table.select(used).to_pylist()
-
-
-def _read(path: Path) -> pyarrow.Table:
-    if path.suffix == ".csv":
-        quoted = pyarrow.csv.ParseOptions(newlines_in_values=True)
-        return pyarrow.csv.read_csv(path, parse_options=quoted)
-    return pyarrow.parquet.read_table(path)
+    return rows_of(table.select(used), path)

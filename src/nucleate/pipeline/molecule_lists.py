@@ -65,8 +65,8 @@ def _keys_of_smiles(smiles: str, path: Path) -> set[str]:
 
 
 def _heavy(graph: Chem.Mol) -> tuple[list[int], list[list[int]]]:
-    """Elements and bonds without hydrogens."""
-    atoms = [a.GetIdx() for a in graph.GetAtoms() if a.GetAtomicNum() > 1]
+    """Elements and bonds without hydrogens, unless there is nothing else."""
+    atoms = [a.GetIdx() for a in graph.GetAtoms() if a.GetAtomicNum() > 1] or list(range(graph.GetNumAtoms()))
     place = {atom: i for i, atom in enumerate(atoms)}
     ends = [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in graph.GetBonds()]
     bonds = [[place[i], place[j]] for i, j in ends if i in place and j in place]

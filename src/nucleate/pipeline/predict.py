@@ -38,6 +38,7 @@ from nucleate.pipeline.reference import SAME_PACKING, find_reference
 from nucleate.pipeline.run_record import describe, generator_record, refusal_notes
 from nucleate.pipeline.search import SearchResult, search, warm_up
 from nucleate.pipeline.units import SearchSettings
+from nucleate.reading import read_json
 from nucleate.report.page import write_report
 
 SEARCH_SHARE, LONE_SEARCH_SHARE = (
@@ -291,8 +292,8 @@ def _claim(folder: Path, about: dict[str, Any], resume: bool, held: ExitStack) -
 
 def _earlier_search(mark: Path) -> dict[str, Any]:
     try:
-        before = json.loads(mark.read_text())
-    except ValueError:
+        before = read_json(mark)
+    except InputError:
         before = None
     if not isinstance(before, dict):
         raise InputError(

@@ -28,6 +28,7 @@ from nucleate.generative.train_settings import TrainSettings
 from nucleate.generative.training import Fitted, Progress, fit
 from nucleate.pipeline.folders import hold_folder, make_folder
 from nucleate.pipeline.provenance import provenance
+from nucleate.reading import read_file, why
 from nucleate.report.folder import finite
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
@@ -138,9 +139,11 @@ def read_settings(
     tables: dict[str, Any] = {}
     if path is not None:
         try:
-            tables = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise InputError(f"expected settings as TOML in {path}, got: {error}") from None
+            tables = tomllib.loads(read_file(path, "settings").decode("utf-8"))
+        except InputError:
+            raise
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"expected settings as TOML in {path}, got: {why(error)}", "unreadable") from None
     known: dict[str, type[BaseModel]] = {"training": TrainSettings, "model": system.settings}
     for name, content in tables.items():
         if name not in known or not isinstance(content, dict):

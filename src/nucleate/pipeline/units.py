@@ -4,16 +4,16 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Int
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveFloat, PositiveInt
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from nucleate.crystal.packing import Packings
+from nucleate.data.containers import read_tensors_and_json
 from nucleate.files import write_atomically
 from nucleate.physics.forcefield import ForceField
 from nucleate.physics.minimise import (
@@ -50,6 +50,7 @@ class SearchSettings(BaseModel, frozen=True, extra="forbid"):
 ROUGH_TOLERANCE = DuplicateTolerance(energy=0.3 * KJ_PER_MOL, volume=0.008, pair_energy=1.2 * KJ_PER_MOL)
 Kind = Literal["random", "learned", "perturbed"]
 TENSORS = ("lattice", "centroid", "rotation", "handedness", "conformer")
+OF_MINIMA = ("energy", "volume", "fingerprint", "contact", "hits", "start")
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Clock:
 def save_unit(result: UnitResult, folder: Path) -> None:
     """One safetensors file a unit, written atomically; metadata are JSON."""
     tensors = {name: getattr(result.packings, name).contiguous() for name in TENSORS}
-    for name in ("energy", "volume", "fingerprint", "contact", "hits", "start"):
+    for name in OF_MINIMA:
         tensors[name] = getattr(result, name).contiguous()
     about = {"unit": result.unit.__dict__, "counts": result.counts, "seconds": result.seconds}
     write_atomically(
@@ -226,12 +227,14 @@ def load_unit(path: Path, unit: Unit, like: Packings) -> UnitResult | None:
     if not path.exists():
         return None
     try:
-        with safe_open(str(path), "pt") as file:
-            about = json.loads((file.metadata() or {}).get("nucleate", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError):
+        tensors, about = read_tensors_and_json(path, "nucleate")
+    except (OSError, ValueError):
         return None
-    if about.get("unit") != unit.__dict__:
+    if (
+        not isinstance(about, dict)
+        or about.get("unit") != unit.__dict__
+        or not _is_whole(tensors, about, like)
+    ):
         return None
     return UnitResult(
         unit=unit,
@@ -240,3 +243,16 @@ def load_unit(path: Path, unit: Unit, like: Packings) -> UnitResult | None:
         seconds=about["seconds"],
         **tensors,
     )
+
+
+def _is_whole(tensors: dict[str, Tensor], about: dict[str, Any], like: Packings) -> bool:
+    """Whether all that `save_unit` writes is there, in its shape, and is numbers."""
+    if tensors.keys() != {*TENSORS, *OF_MINIMA} or not about.keys() >= {"counts", "seconds"}:
+        return False
+    n, m = len(tensors["start"]) if tensors["start"].ndim else 0, like.n_bodies
+    shapes = {"lattice": (n, 3, 3), "centroid": (n, m, 3), "rotation": (n, m, 3, 3)}
+    shapes |= dict.fromkeys(("handedness", "conformer"), (n, m))
+    shapes |= {name: (n,) for name in OF_MINIMA if name != "fingerprint"}
+    if any(tensors[name].shape != shape for name, shape in shapes.items()):
+        return False
+    return tensors["fingerprint"].ndim == 2 and all(bool(t.isfinite().all()) for t in tensors.values())

@@ -1,15 +1,13 @@
 """A result folder as the report needs it: `crystals.parquet`, `cif/*.cif` and `run.json`."""
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow
-import pyarrow.parquet
-
+from nucleate.data.containers import read_parquet, rows_of
 from nucleate.errors import InputError
+from nucleate.reading import read_json, real_path
 
 CRYSTALS, SAMPLES, CONFORMERS = "crystals.parquet", "samples.parquet", "conformers.sdf"
 FREE_ENERGY = "free_energy.json"
@@ -28,17 +26,17 @@ class Results:
 
     def cif(self, row: dict[str, Any]) -> str | None:
         """Text of the row's CIF file, or None where there is none inside the folder."""
-        path = (self.folder / self.cif_name(row)).resolve()
-        if not path.is_relative_to(self.folder.resolve()) or not path.is_file():
+        path = real_path(self.folder / self.cif_name(row))
+        if not path.is_relative_to(real_path(self.folder)) or not path.is_file():
             return None
         return path.read_text(encoding="utf-8", errors="replace")
 
     def cif_name(self, row: dict[str, Any]) -> str:
         """Path of the row's CIF file relative to the folder: the `cif` column, else `cif/<rank>.cif`."""
         named = row.get("cif")
-        if isinstance(named, str) and named.endswith(".cif") and "\n" not in named:
+        if isinstance(named, str) and named.endswith(".cif") and named.isprintable():
             return named if "/" in named else f"cif/{named}"
-        return f"cif/{int(row.get('rank') or 0):04d}.cif"
+        return f"cif/{_rank(row) or 0:04d}.cif"
 
 
 def read_results(folder: Path, name: str = CRYSTALS) -> Results:
@@ -52,24 +50,21 @@ def read_results(folder: Path, name: str = CRYSTALS) -> Results:
             f"expected a result folder with {name}, found none in {folder}. "
             "Give the folder that `nucleate predict -o` wrote."
         )
-    try:
-        rows = pyarrow.parquet.read_table(table).to_pylist()
-    except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(
-            f"expected a readable parquet table, got {error} in {table}. Run it again."
-        ) from error
-    cleaned = [finite(row) for row in rows]
-    cleaned.sort(key=lambda row: row["rank"] if row.get("rank") is not None else math.inf)
+    cleaned = [finite(row) for row in rows_of(read_parquet(table), table)]
+    cleaned.sort(key=lambda row: rank if (rank := _rank(row)) is not None else math.inf)
     return Results(folder, tuple(cleaned), read_run(folder / "run.json"))
+
+
+def _rank(row: dict[str, Any]) -> int | None:
+    """Where there is one that is a number."""
+    rank = row.get("rank")
+    return int(rank) if isinstance(rank, int | float) else None
 
 
 def read_run(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"expected JSON in {path}, got: {error}. Delete the file or run again.") from error
+    run = read_json(path)
     if not isinstance(run, dict):
         raise InputError(
             f"expected a JSON object in {path}, got {type(run).__name__}. Delete the file or run again."

@@ -7,7 +7,6 @@
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor, nn
 
 from nucleate.errors import InputError
 from nucleate.generative.checkpoint import read_tensors, refuse_other_network
+from nucleate.reading import read_json
 
 S = TypeVar("S", bound=BaseModel)
 N = TypeVar("N", bound=nn.Module)
@@ -108,8 +108,8 @@ def _card(path: Path, about: dict[str, Any]) -> dict[str, Any]:
     if not found.is_file():
         return {}
     try:
-        card = json.loads(found.read_text(encoding="utf-8"))
-    except ValueError:
+        card = read_json(found)
+    except InputError:
         card = None
     if not isinstance(card, dict):
         raise InputError(f"expected the card of {path.name} in {found}, got a damaged file; delete it")

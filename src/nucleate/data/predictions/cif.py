@@ -15,11 +15,13 @@ import gemmi
 import numpy as np
 from gemmi import cif
 
+from nucleate.crystal.cif_read import MOST_ATOMS
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.io import read_crystal
 from nucleate.data.predictions.molecules import refuse_absurd_cell
 from nucleate.data.predictions.sample import Entry, Frame, finite_number
 from nucleate.errors import InputError
+from nucleate.reading import read_file
 
 ENERGY_TAG = "_nucleate_lattice_energy_kj_mol"  # per molecule, as `predict` and `relax` write it
 OXTAL_NAME = re.compile(r"(?P<target>.+)_seed\w*?_sample_\d+$")
@@ -30,7 +32,7 @@ def entries_of_cif(path: Path) -> Iterator[Entry]:
     """One entry for each data block with a structure; a file without one is a failed entry."""
     oxtal = OXTAL_NAME.match(path.stem)
     target = oxtal["target"] if oxtal else None
-    text = path.read_bytes().decode("utf-8", errors="replace")
+    text = read_file(path, "a CIF").decode("utf-8", errors="replace")
     blocks = list(blocks_of(text))
     for name, block, failure in blocks:
         label = path.stem if len(blocks) == 1 else name
@@ -99,6 +101,8 @@ def structure_of(block: cif.Block) -> Frame | Crystal:
     small = gemmi.make_small_structure_from_block(block)
     operations = [gemmi.Op(x) for x in small.symops] or _named_operations(block)
     whole = all(abs(site.occ - 1) < 5e-3 and site.element.atomic_number for site in small.sites)
+    if (n := len(small.sites) * len(operations or [gemmi.Op()])) > MOST_ATOMS:
+        raise InputError(f"expected at most {MOST_ATOMS} atoms in the cell, got {n}", reason="too large")
     images = _expanded(small, operations or [gemmi.Op()])
     if len(operations) == 1 and operations[0] == gemmi.Op() and whole:
         return images

@@ -18,7 +18,9 @@ from jaxtyping import Float
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
+from nucleate.crystal.cif_read import MOST_ATOMS
 from nucleate.crystal.crystal import Crystal
+from nucleate.crystal.io import FARTHEST
 from nucleate.crystal.molecule import Molecule
 from nucleate.crystal.perceive import RADII, perceive_bonds, whole_molecules
 from nucleate.data.predictions.sample import Frame, composition_of
@@ -28,7 +30,6 @@ from nucleate.metrics.heavy_molecules import heavy_keys, split_graphs
 VACUUM = 80.0  # Å around a finite cluster: farther than any cluster of 30 molecules reaches
 SMALLEST_HEIGHT = 1.5  # Å: no molecule is thinner
 VOLUME_PER_ATOM = (2.0, 2000.0)  # Å^3; molecular crystals have 8 to 25
-FARTHEST = 1e5  # Å from the origin: beyond it, rounding alone would bend molecules
 TORN = 1.5  # Å beyond the sum of covalent radii, from where a bond is not one any more
 
 
@@ -118,6 +119,8 @@ def _shapes(molecule: Molecule) -> list[Shape]:
 def _refuse_nonsense(frame: Frame) -> None:
     if not len(frame.numbers):
         raise InputError("expected atoms, got none", reason="no atoms")
+    if (n := len(frame.numbers)) > MOST_ATOMS:
+        raise InputError(f"expected at most {MOST_ATOMS} atoms, got {n}", reason="too large")
     cell = [] if frame.lattice is None else [frame.lattice]
     if not all(np.isfinite(x).all() for x in [frame.positions, *cell]):
         raise InputError(
@@ -139,6 +142,8 @@ def refuse_absurd_cell(lattice: Float[np.ndarray, "3 3"], n_atoms: int) -> None:
 
     Looking for neighbours in a cell 0.01 Å thick would not end.
     """
+    if not np.isfinite(lattice).all():
+        raise InputError("expected a cell of numbers, got NaN or infinity", reason="not a number")
     volume = abs(np.linalg.det(lattice))
     low, high = (limit * n_atoms for limit in VOLUME_PER_ATOM)
     faces = np.linalg.norm(np.cross(lattice[[1, 2, 0]], lattice[[2, 0, 1]]), axis=1)

@@ -26,6 +26,7 @@ from nucleate.data.predictions.tables import (
 from nucleate.data.predictions.xyz import entries_of_xyz, read_text
 from nucleate.errors import InputError
 from nucleate.metrics.heavy_molecules import heavy_keys
+from nucleate.reading import real_path
 
 READERS: dict[str, Callable[[Path], Iterator[Entry]]] = {
     "cif": entries_of_cif,
@@ -132,6 +133,8 @@ def _asked(listed: int, number: object, counted: str) -> Asked:
 def detect_format(path: str | Path) -> str:
     """The key of `READERS` for one file, by its content. Raises InputError for a format that is not known."""
     path = Path(path)
+    if not path.is_file():
+        raise InputError(f"expected a file of predictions, got {path}, which is none", reason="unreadable")
     with path.open("rb") as file:
         head = file.read(4096)
     if head[:4] == b"PAR1":
@@ -199,7 +202,10 @@ def _sources(path: Path, label: str | None = None) -> Iterator[tuple[Path, str |
         return
     inside = sorted((p for p in path.iterdir() if not p.name.startswith(".")), key=_natural)
     yield from ((p, label) for p in _chosen([p for p in inside if p.is_file() and p.name.endswith(SUFFIXES)]))
-    for folder in (p for p in inside if p.is_dir()):
+    here = real_path(path)
+    for folder in (
+        p for p in inside if p.is_dir() and not here.is_relative_to(real_path(p))
+    ):  # no way back up
         named = label if "=" in folder.name else label or folder.name  # partition_id=3 is no molecule
         yield from _sources(folder, named)
 

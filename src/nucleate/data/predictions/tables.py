@@ -13,8 +13,6 @@
   `energy_per_molecule`, `energy_kj_mol` or `energy` (taken as per molecule).
 """
 
-import csv
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +24,7 @@ import pyarrow.parquet
 from nucleate.data.predictions.cif import entry_of_text
 from nucleate.data.predictions.sample import Entry, finite_number
 from nucleate.errors import InputError
+from nucleate.reading import parse_csv, parse_json, read_file
 
 CIF = ("cif_relaxed", "relaxed_cif", "cif", "cif_generated", "generated_cif")
 TARGET = ("target", "mol_id", "molecule")
@@ -130,10 +129,8 @@ def _clari(rows: Iterator[dict[str, Any]], path: Path) -> Iterator[Entry]:
 def _clari_energies(path: Path) -> dict[str, float | None]:
     if not path.is_file():
         return {}
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        return {
-            str(row.get("sample_idx")): finite_number(row.get("energies")) for row in csv.DictReader(file)
-        }
+    text = read_file(path, "energies").decode("utf-8", errors="replace")
+    return {row.get("sample_idx", ""): finite_number(row.get("energies")) for row in parse_csv(text, path)[1]}
 
 
 def _generic(row: dict[str, Any], k: int, columns: Sequence[str]) -> Entry:
@@ -148,7 +145,7 @@ def _generic(row: dict[str, Any], k: int, columns: Sequence[str]) -> Entry:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; empty where there is none, or none that can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (OSError, ValueError, RecursionError):
+        found = parse_json(read_file(path, "JSON").decode("utf-8", errors="replace"))
+    except ValueError:
         return {}
     return found if isinstance(found, dict) else {}

@@ -12,28 +12,26 @@ save_combined_xyz), sample k of crystal i at frame k * n_crystals + i and no nam
 `E_per_mol_eV` (csp-pipeline).
 """
 
-import gzip
-import zlib
 from collections.abc import Iterator
-from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import ase
-import ase.io
 import numpy as np
 
+from nucleate.crystal.xyz import frame_texts, read_frame
 from nucleate.data.predictions.sample import Entry, Frame, finite_number
+from nucleate.errors import InputError
+from nucleate.reading import read_file, unpack
 
 LABELS = ("mol_id", "bb_idx", "bb_indices", "molecule")
 NAMES = ("name", "ident", "id", "structure_id")
 PER_MOLECULE = ("energy_per_molecule", "E_per_mol_eV")
-BROKEN = (ValueError, KeyError, IndexError, OSError, AttributeError, TypeError, ArithmeticError)
 
 
 def entries_of_xyz(path: Path) -> Iterator[Entry]:
     text = read_text(path)
-    for k, frame in enumerate(_frames(text)):
+    for k, frame in enumerate(frame_texts(text)):
         yield _entry(f"{path.name.split('.')[0]}_{k + 1}", frame)
     if not text.strip():
         yield Entry(path.stem, failure="unreadable: expected extended XYZ, got an empty file")
@@ -41,53 +39,14 @@ def entries_of_xyz(path: Path) -> Iterator[Entry]:
 
 def read_text(path: Path) -> str:
     """Text of a plain or gzipped file, as much of it as can be unpacked; bytes that are no UTF-8 are replaced."""
-    data = path.read_bytes()
-    if data[:2] == b"\x1f\x8b":
-        data = _unpacked(data)
-    return data.decode("utf-8", errors="replace")
-
-
-def _unpacked(data: bytes) -> bytes:
-    """All of a gzip file, or the beginning of one that was cut short."""
-    try:
-        return gzip.decompress(data)
-    except (EOFError, OSError, zlib.error):
-        pass  # the frames in front of the damage can still be read
-    try:
-        return zlib.decompressobj(wbits=31).decompress(data)
-    except zlib.error:
-        return b""
-
-
-def _frames(text: str) -> Iterator[str]:
-    """The text of each frame. Behind a line that should be a count and is none everything is one broken frame."""
-    lines = text.splitlines()
-    start = 0
-    while start < len(lines):
-        count = lines[start].strip()
-        if not count:
-            start += 1
-            continue
-        end = start + 2 + int(count) if count.isdecimal() else len(lines)
-        yield "\n".join(lines[start:end]) + "\n"
-        start = end
+    return unpack(read_file(path, "predictions"), path).decode("utf-8", errors="replace")
 
 
 def _entry(name: str, text: str) -> Entry:
-    count, _, rest = text.partition("\n")
-    lines = rest.splitlines()
-    if not count.strip().isdecimal() or len(lines) != int(count) + 1:
-        return Entry(
-            name,
-            failure=f"unreadable: expected {count.strip()[:20]!r} atoms, got {max(len(lines) - 1, 0)} lines",
-        )
     try:
-        atoms = ase.io.read(StringIO(text), index=0, format="extxyz")
-    except BROKEN as error:
-        return Entry(
-            name, failure=f"unreadable: expected extended XYZ, got {' '.join(str(error).split())[:100]}"
-        )
-    assert isinstance(atoms, ase.Atoms)  # one index, one frame
+        atoms = read_frame(text)
+    except InputError as error:
+        return Entry(name, failure=f"{error.reason}: {error}")
     energy, per_cell = _energy(atoms)
     info: dict[str, Any] = atoms.info
     given = next((str(info[k]) for k in NAMES if k in info), name)
