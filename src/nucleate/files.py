@@ -7,6 +7,8 @@ A process that is killed in between leaves its temporary file; `sweep` removes t
 
 import errno
 import os
+import platform
+import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -66,6 +68,16 @@ def sweep(folder: Path, name: str = "") -> None:
         if not (pid.isdigit() and is_running(int(pid))):
             with suppress(OSError):  # another may have done it
                 left.unlink()
+
+
+def scratch_folder() -> "tempfile.TemporaryDirectory[str]":
+    """A folder for things that only this run needs; those of runs on this machine that were killed are removed."""
+    start = f"nucleate-{platform.node()}-"
+    for left in Path(tempfile.gettempdir()).glob(f"{start}*"):
+        pid = left.name.removeprefix(start).split("-")[0]
+        if pid.isdigit() and not is_running(int(pid)):
+            shutil.rmtree(left, ignore_errors=True)
+    return tempfile.TemporaryDirectory(prefix=f"{start}{os.getpid()}-")
 
 
 def is_running(pid: int) -> bool:

@@ -6,6 +6,7 @@ import platform
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nucleate.errors import InputError
-from nucleate.files import SUFFIX, write_atomically
+from nucleate.files import SUFFIX, scratch_folder, write_atomically
 from nucleate.pipeline.claims import claim_again
 from nucleate.pipeline.folders import LOCK, hold_file, hold_folder
 from tests.pipeline.conftest import DATA
@@ -118,6 +119,18 @@ def test_what_killed_runs_left_half_written_is_removed(tmp_path: Path) -> None:
     assert {p.name for p in inner.iterdir()} == kept
     assert {p.name for p in tmp_path.iterdir() if p.is_file()} == kept
     assert len(list(theirs.iterdir())) == 5
+
+
+def test_scratch_folders_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (f"nucleate-{platform.node()}-{gone.pid}-x", "nucleate-elsewhere-1-x", "nucleate-mine"):
+        (tmp_path / name).mkdir()
+    with scratch_folder() as own:
+        names = {path.name for path in tmp_path.iterdir()}
+        assert names == {"nucleate-elsewhere-1-x", "nucleate-mine", Path(own).name}
+    assert not Path(own).exists()
 
 
 def test_temporary_files_bear_the_mark_that_sweeping_looks_for(

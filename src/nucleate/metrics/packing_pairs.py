@@ -13,6 +13,7 @@ import torch
 
 from nucleate.crystal.crystal import Crystal
 from nucleate.errors import NucleateError
+from nucleate.files import scratch_folder
 from nucleate.metrics.heavy_molecules import HeavyMolecules
 from nucleate.metrics.packing import PackingReference
 from nucleate.processes import Worker, WorkerLost, share
@@ -119,7 +120,7 @@ class PairPool:
     def _open(self) -> None:
         if self._workers:
             return
-        self._folder = tempfile.TemporaryDirectory(prefix="nucleate-")
+        self._folder = scratch_folder()
         file = Path(self._folder.name) / "crystals.npz"
         save_crystals(self.crystals, file)
         opening = {"crystals": str(file), "sameness": asdict(self.sameness)}
