@@ -59,6 +59,12 @@ def rank(files: Files, energy: EnergyName = "forcefield", as_json: AsJson = Fals
     from nucleate.pipeline.crystal_files import rank_files
 
     print_rows(rank_files(files, energy), as_json)
+    if energy == "forcefield" and not as_json:
+        out.print(
+            "between molecules only: where molecules differ in shape, rank with another --energy (predict adds "
+            "the energies of its conformers)",
+            style="dim",
+        )
 
 
 def deduplicate(
