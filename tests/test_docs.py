@@ -38,8 +38,9 @@ for arguments in json.loads(sys.argv[1]):
 SMALL = {
     "predict": ["-n", "24", "--workers", "1"],
     "generate": ["-n", "4"],
-    "conform": ["-n", "2"],
+    "conform": ["-n", "2", "--samples", "8"],
     "crystallize": ["-n", "1"],
+    "data import": ["--workers", "1"],
     "free-energy": ["--frames", "100"],
 }
 
@@ -173,7 +174,7 @@ def test_every_command_has_its_section_and_every_option_of_predict_its_row():
 
 def reduced(arguments: list[str]) -> list[str]:
     """The same command with a few starts in one process; options given later win."""
-    return [*arguments, *SMALL.get(arguments[0], [])]
+    return [*arguments, *SMALL.get(" ".join(arguments[:2]), SMALL.get(arguments[0], []))]
 
 
 @pytest.mark.parametrize(
