@@ -288,9 +288,9 @@ def refuse_odd_atoms(atoms: ase.Atoms, name: str) -> None:
         raise InputError(
             f"expected chemical elements in {name}, got a dummy atom (X)", reason="unknown element"
         )
-    if (farthest := float(np.abs(atoms.positions).max())) > FARTHEST:
+    if (farthest := float(np.abs([*atoms.positions, *atoms.cell]).max())) > FARTHEST:
         raise InputError(
-            f"expected positions in Å in {name}, got {farthest:.3g}", reason="absurd coordinates"
+            f"expected positions and cells in Å in {name}, got {farthest:.3g}", reason="absurd coordinates"
         )
 
 

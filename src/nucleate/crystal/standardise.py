@@ -14,6 +14,7 @@ import moyopy
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
+from scipy.spatial import cKDTree
 from torch import Tensor
 
 from nucleate.crystal.crystal import Crystal
@@ -24,6 +25,8 @@ from nucleate.errors import NucleateError
 from nucleate.geometry.symmetry import P1, SpaceGroup
 
 SYMPREC = 0.01  # Å
+NEAR = 1.5  # Å: atoms of one element are farther apart than this, but for hydrogens
+MOST_CENTRINGS = 216  # of a supercell that is looked into; a larger one is written as it is
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,6 +151,8 @@ def to_symmetric(crystal: Crystal, symprec: float = SYMPREC) -> SymmetricCrystal
     the given cell where the averaging would move an atom by more than 5 `symprec`.
     """
     data, _ = _moyo(crystal, symprec)
+    if data is not None and _centrings(_group_of(data)) > MOST_CENTRINGS:
+        data = None
     if data is not None and _lacks_operations(group := _group_of(data)):
         smaller, _, atoms = _primitive(crystal, group)
         unit = to_symmetric(smaller, symprec)
@@ -202,18 +207,50 @@ def _permutations(
     crystal: Crystal, W: Int[Tensor, "ops 3 3"], w: Float[Tensor, "ops 3"]
 ) -> tuple[Int[Tensor, "ops atoms"], Float[Tensor, "ops atoms 3"], float]:
     """Which atom each operation sends each atom to, the lattice shift, and the largest misfit (Å)."""
-    frac, lattice = crystal.frac.double(), crystal.lattice.double()
-    unlike = torch.where(crystal.numbers[:, None] == crystal.numbers, 0.0, 1e3).double()
+    frac, like = crystal.frac.double(), _LikeAtoms(crystal)
     target, shifts, worst = [], [], 0.0
     for rotation, translation in zip(W.double(), w):
         image = frac @ rotation.T + translation
-        step = image[:, None] - frac
-        far = ((step - step.round()) @ lattice).norm(dim=-1) + unlike
-        near = far.min(1)
-        target.append(near.indices)
-        shifts.append((image - frac[near.indices]).round())
-        worst = max(worst, float(near.values.max()))
+        nearest, far = like.nearest(image)
+        target.append(nearest)
+        shifts.append((image - frac[nearest]).round())
+        worst = max(worst, float(far.max()))
     return torch.stack(target), torch.stack(shifts), worst
+
+
+class _LikeAtoms:
+    """Finds the atom of a crystal that is nearest to where one of its element is expected.
+
+    A tree of the atoms and their images beyond the faces of the cell answers at once where something is within `NEAR`;
+    elements are a fourth coordinate, too far apart to be mistaken. Otherwise every atom is looked at.
+    """
+
+    def __init__(self, crystal: Crystal) -> None:
+        self.frac, self.lattice = crystal.frac.double(), crystal.lattice.double()
+        self.unlike = 1e3 * crystal.numbers.double()
+        margin = NEAR * torch.linalg.inv(self.lattice).norm(dim=0)
+        cells = torch.cartesian_prod(*[torch.arange(-1.0, 2.0, dtype=torch.float64)] * 3)
+        images = (self.frac % 1.0) + cells[:, None]
+        cell, self.atom = torch.nonzero(((images > -margin) & (images < 1 + margin)).all(-1), as_tuple=True)
+        self.tree = None
+        if bool((margin < 1).all()):
+            self.tree = cKDTree(self._points(images[cell, self.atom], self.unlike[self.atom]))
+
+    def nearest(
+        self, image: Float[Tensor, "atoms 3"]
+    ) -> tuple[Int[Tensor, " atoms"], Float[Tensor, " atoms"]]:
+        """The atom of its own element nearest to where each atom is expected, and how far it is (Å)."""
+        if self.tree is not None:
+            far, found = self.tree.query(self._points(image % 1.0, self.unlike), distance_upper_bound=NEAR)
+            if np.isfinite(far).all():
+                return self.atom[torch.from_numpy(found)], torch.from_numpy(far)
+        step = image[:, None] - self.frac
+        away = ((step - step.round()) @ self.lattice).norm(dim=-1)
+        near = (away + (self.unlike[:, None] - self.unlike).abs()).min(1)
+        return near.indices, near.values
+
+    def _points(self, frac: Float[Tensor, "n 3"], unlike: Float[Tensor, " n"]) -> Float[np.ndarray, "n 4"]:
+        return torch.cat([frac @ self.lattice, unlike[:, None]], 1).numpy()
 
 
 def _averaged(crystal: Crystal, W: Tensor, w: Tensor, target: Tensor, shifts: Tensor) -> tuple[Tensor, float]:

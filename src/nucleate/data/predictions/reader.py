@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -109,18 +110,21 @@ def count_asked(path: str | Path, samples: Sequence[Sample]) -> dict[str | None,
     for source, label in _sources(Path(path)):
         if source.name == "crystals.parquet":
             run = read_json(source.with_name("run.json"))
-            name = label or (run.get("molecule") or {}).get("name")
-            said[name] = (
-                (run.get("counts") or {}).get("asked"),
-                STARTS,
-            )
+            name = label or _object(run.get("molecule")).get("name")
+            said[None if name is None else str(name)] = _object(run.get("counts")).get("asked"), STARTS
         elif source.name == "predictions.parquet":
-            for request in read_json(source.with_name("config.json")).get("requests") or []:
+            requests = read_json(source.with_name("config.json")).get("requests")
+            for request in map(_object, requests if isinstance(requests, list) else []):
                 number = request.get("n_samples", request.get("samples"))
                 said[str(request.get("id"))] = number, "samples requested (config.json, requests)"
     listed = Counter(s.target for s in samples)
     listed.update(dict.fromkeys(said, 0))
     return {target: _asked(number, *said.get(target, (None, ""))) for target, number in listed.items()}
+
+
+def _object(value: object) -> dict[str, Any]:
+    """An object of JSON; an empty one where it is something else."""
+    return value if isinstance(value, dict) else {}
 
 
 def _asked(listed: int, number: object, counted: str) -> Asked:
