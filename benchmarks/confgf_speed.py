@@ -9,15 +9,14 @@ dynamics is timed for some of its 5,000 calls, and told for all of them.
 """
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
 
 import torch
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
+from stopwatch import cpu_seconds
 from torch import Tensor
 
 from nucleate.crystal.bond_graph import BOND_TYPES, BondGraph, BondGraphs, bond_graph
@@ -69,16 +68,6 @@ def plain_loss(model: ConfGF, batch: ConformerPairs, generator: torch.Generator)
         h = h + (torch.relu(out) if layer is not network.layers[-1] else out)
     score = network.answer(torch.cat([h[i] * h[j], e], -1))[:, 0] / sigma
     return (0.5 * sigma**2 * (score + noise / sigma).square()).sum() / len(real)
-
-
-def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
-    """The median over repeats, after one that does not count."""
-    spent = []
-    for _ in range(repeats + 1):
-        began = time.process_time()
-        work()
-        spent.append(time.process_time() - began)
-    return median(spent[1:])
 
 
 def main() -> None:

@@ -9,14 +9,12 @@ one cluster of 45 atoms a molecule.
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 
 import torch
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
+from stopwatch import cpu_seconds
 
 from nucleate.crystal.cluster import Cluster, ClusterBatch
 from nucleate.crystal.io import read_crystal
@@ -40,16 +38,6 @@ def cluster(cif: Path | None) -> Cluster:
     bonds = torch.tensor([(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in molecule.GetBonds()])
     positions = random_cluster(x - x.mean(0), 360.0, 17, True, generator_of(0))
     return Cluster(numbers, positions, CHAIN, bonds)
-
-
-def cpu_seconds(work: Callable[[], object], repeats: int) -> float:
-    """The median over repeats, after one that does not count."""
-    spent = []
-    for _ in range(repeats + 1):
-        began = time.process_time()
-        work()
-        spent.append(time.process_time() - began)
-    return median(spent[1:])
 
 
 def main() -> None:
