@@ -120,16 +120,12 @@ class Page:
             width=width, height=height, deviceScaleFactor=1, mobile=False,
         )  # fmt: skip
 
-    def media(self, dark: bool = False, paper: bool = False, still: bool = False) -> None:
-        """What the page believes to be shown on: a dark or light screen, or paper; `still` asks for no motion."""
-        features = {
-            "prefers-color-scheme": "dark" if dark else "light",
-            "prefers-reduced-motion": "reduce" if still else "no-preference",
-        }
+    def media(self, dark: bool = False, paper: bool = False) -> None:
+        """What the page believes to be shown on: a dark or light screen, or paper."""
         self.ask(
             "Emulation.setEmulatedMedia",
             media="print" if paper else "screen",
-            features=[{"name": name, "value": value} for name, value in features.items()],
+            features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
         )
 
     def press(self, key: str, shift: bool = False) -> None:

@@ -298,6 +298,26 @@ def test_many_keys_make_one_picture(thousand: Page) -> None:
     assert drawn == [1, "#3 "]
 
 
+def test_a_wheel_scrolls_the_page_until_the_picture_is_chosen(thousand: Page) -> None:
+    thousand.value(click('.point[data-index="0"]'))
+    settle(thousand)
+    if not thousand.value("document.getElementById('viewer-message').hidden"):
+        pytest.skip("this Chromium draws no WebGL")
+    turn = """(() => {
+      const event = new WheelEvent("wheel", { deltaY: 40, bubbles: true, cancelable: true });
+      document.querySelector("#viewer canvas").dispatchEvent(event);
+      return event.defaultPrevented;
+    })()"""
+    thousand.value("document.activeElement.blur()")
+    assert thousand.value(turn) is False
+    thousand.value("document.getElementById('viewer').focus()")
+    assert thousand.value(turn) is True
+    before = thousand.value("document.querySelector('#viewer canvas').toDataURL()")
+    thousand.press("ArrowLeft")
+    settle(thousand)
+    assert thousand.value("document.querySelector('#viewer canvas').toDataURL()") != before
+
+
 def test_escape_takes_a_readout_away(thousand: Page) -> None:
     thousand.value("document.getElementById('powder').focus()")
     tip = "(({ hidden, textContent }) => (hidden ? '' : textContent))(document.querySelector('#powder .tooltip'))"

@@ -22,7 +22,7 @@ function drawFunnel() {
   const whole = largestOf(stages.map((key) => counts[key]));
   const rows = stages.map((key) =>
     el("tr", {}, el("th", { scope: "row" }, names[key]), meter(counts[key], whole), el("td", {}, count(counts[key])), el("td", { class: "muted" }, percent(counts[key], counts[stages[0]]))));
-  return byId("funnel").replaceChildren(barTable([{ label: "Stage" }, { label: "", span: 1 }, { label: "Structures" }, { label: `of ${names[stages[0]].toLowerCase()}` }], rows));
+  return byId("funnel").replaceChildren(barTable([{ label: "Stage" }, { label: "", span: 1 }, { label: "Structures" }, { label: "Share" }], rows));
 }
 
 function drawConvergence() {
