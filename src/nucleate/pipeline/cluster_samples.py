@@ -205,6 +205,7 @@ def _cell_row(found: FoundCell, end: RelaxedCrystal, start: Start) -> Row:
 
 def ranked(rows: Sequence[Row], folder: Path, molecules: int) -> list[Row]:
     """Best first, with rank and spread: by energy, or by collisions where there are no energies; failures last."""
+    rows = sorted(rows, key=lambda row: row["sample"])  # sums in one order, whenever samples were made
     made = [row for row in rows if row["file"]]
     spread: dict[str, float] = {}
     if len(made) > 1:
