@@ -10,7 +10,7 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,12 @@ import typer
 
 import nucleate
 from nucleate.cli import app
+from nucleate.metrics.criteria import CRITERIA
 from nucleate.physics.energy import ENERGY_MODELS
 from nucleate.physics.parameters import ATOM_VOLUMES, EXP6
 from nucleate.pipeline.landscape import COLUMNS
 from nucleate.pipeline.predict import Prediction, PredictSettings, predict
+from nucleate.pipeline.train import SYSTEMS
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -196,6 +198,17 @@ def test_marked_commands_run(page: Path, desk: Path):
 # ------------------------------------------------------------------ Python
 
 
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What a page adds to them is gone after it."""
+    before: list[tuple[dict[str, Any], dict[str, Any]]] = [(r, dict(r)) for r in (SYSTEMS, CRITERIA)]
+    yield
+    for registry, content in before:
+        registry.clear()
+        registry.update(content)
+
+
+@pytest.mark.usefixtures("registries")
 @pytest.mark.parametrize("page", with_language("python"), ids=name_of)
 def test_python_blocks_run(page: Path, desk: Path, monkeypatch: pytest.MonkeyPatch):
     """Blocks of a page share their names, in order; with prompts they are doctests. `not run` says why it is not.
