@@ -8,6 +8,7 @@ import torch
 from nucleate.crystal.crystal import Crystal
 from nucleate.crystal.perceive import find_neighbours
 from nucleate.crystal.standardise import (
+    _LikeAtoms,
     find_symmetry,
     formula_units,
     primitive_niggli,
@@ -142,3 +143,19 @@ def test_neighbours_agree_with_a_plain_sum_over_images(crystals: dict[str, Cryst
     assert 2 * len(found) == int(((length < 7.0) & (length > 1e-9)).sum())
     ends = crystal.frac[found.j] + torch.from_numpy(found.shift) - crystal.frac[found.i]
     torch.testing.assert_close((ends @ crystal.lattice).norm(dim=-1), torch.from_numpy(found.distance))
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_atoms_are_found_by_the_tree_as_by_looking_at_all(name: str, crystals: dict[str, Crystal]) -> None:
+    for crystal in (crystals[name], sheared(crystals[name])):
+        chance = torch.Generator().manual_seed(0)
+        jump = torch.randint(-2, 3, (len(crystal), 3), generator=chance)
+        moved = 0.1 * torch.randn(len(crystal), 3, generator=chance, dtype=torch.float64)
+        image = crystal.frac + jump + moved @ torch.linalg.inv(crystal.lattice)
+        like = _LikeAtoms(crystal)
+        assert like.tree is not None
+        by_tree = like.nearest(image)
+        like.tree = None
+        by_all = like.nearest(image)
+        assert torch.equal(by_tree[0], by_all[0])
+        torch.testing.assert_close(by_tree[1], by_all[1])

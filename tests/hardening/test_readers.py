@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from nucleate import reading
 from nucleate.crystal.cif_read import MOST_OPERATIONS, read_crystal
+from nucleate.crystal.cluster_xyz import read_trajectory
 from nucleate.crystal.formula import parse_formula
 from nucleate.crystal.io import read_frames, read_molecule, read_molecule_list
 from nucleate.crystal.perceive import find_neighbours
@@ -221,6 +222,16 @@ def test_an_xyz_file_is_believed_only_where_the_lines_are_there(count: str, tmp_
     path.write_text(f"{count}\n\nO 0 0 0\nH 0 0 1\n")
     with pytest.raises(InputError, match="lines"):
         read_frames(path)
+
+
+def test_frames_of_other_atoms_are_no_trajectory(tmp_path: Path) -> None:
+    path = tmp_path / "x.xyz"
+    path.write_text("2\n\nO 0 0 0\nO 0 0 3\n" * 3)
+    assert read_trajectory(path, 2)[1].shape == (3, 2, 1, 3)
+    for text in ("2\n\nO 0 0 0\nO 0 0 3\n1\n\nO 0 0 0\n", "3\n\nO 0 0 0\nO 0 0 3\nO 0 0 6\n"):
+        path.write_text(text)
+        with pytest.raises(InputError, match="other atoms"):
+            read_trajectory(path, 2)
 
 
 def test_a_column_of_an_xyz_file_is_not_believed_without_end(tmp_path: Path) -> None:

@@ -51,8 +51,17 @@ def cluster_text(
 def read_trajectory(
     path: Path, molecules: int
 ) -> tuple[Int[Tensor, " atoms"], Float[Tensor, "frames molecules atoms 3"]]:
-    """Atomic numbers of one molecule and all frames (Å) of a file of `cluster_text`."""
+    """Atomic numbers of one molecule and all frames (Å) of a file of `cluster_text`.
+
+    Raises InputError as `read_frames`, and "other atoms" where frames differ or hold no such number of molecules.
+    """
     frames = read_frames(path)
+    first = frames[0].numbers
+    if len(first) % molecules or not all(np.array_equal(frame.numbers, first) for frame in frames):
+        raise InputError(
+            f"expected {molecules} equal molecules in every frame of {path.name}, got other atoms",
+            "other atoms",
+        )
     positions = torch.from_numpy(np.stack([frame.positions for frame in frames]))
     numbers = torch.from_numpy(frames[0].numbers).long()
     return numbers[: len(numbers) // molecules], positions.unflatten(1, (molecules, -1))
