@@ -11,6 +11,7 @@ import base64
 import fcntl
 import json
 import os
+import select
 import shutil
 import signal
 from pathlib import Path
@@ -24,6 +25,7 @@ FLAGS = [
     *("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL without a graphics card
     *("--proxy-server=127.0.0.1:9", "--host-resolver-rules=MAP * ~NOTFOUND"),  # no network
 ]
+PATIENCE = 120  # seconds
 NO_WEBGL = """{
   const whole = HTMLCanvasElement.prototype.getContext;
   HTMLCanvasElement.prototype.getContext = function (kind, ...rest) {
@@ -91,8 +93,9 @@ class Browser:
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
-            heard = os.read(self._hear, 1 << 20)
-            assert heard, "the browser ended"
+            waiting, _, _ = select.select([self._hear], [], [], PATIENCE)
+            heard = os.read(self._hear, 1 << 20) if waiting else b""
+            assert heard, "the browser ended, or said nothing for long"
             self._rest += heard
         text, self._rest = self._rest.split(b"\0", 1)
         told: dict[str, Any] = json.loads(text)
@@ -128,18 +131,12 @@ class Page:
             features=[{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}],
         )
 
-    def press(self, key: str, shift: bool = False) -> None:
+    def press(self, key: str) -> None:
         """A key as a hand presses it, wherever the focus is."""
-        codes = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowLeft": 37, "ArrowUp": 38}
-        codes |= {"ArrowRight": 39, "ArrowDown": 40}
-        given: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": codes[key], "modifiers": 8 * shift}
-        text = {"Enter": "\r", " ": " "}.get(key)
-        down = {"type": "keyDown", "text": text} if text else {"type": "rawKeyDown"}
-        self.ask("Input.dispatchKeyEvent", **down, **given)
-        self.ask("Input.dispatchKeyEvent", type="keyUp", **given)
-
-    def picture(self, **options: Any) -> bytes:
-        return base64.b64decode(self.ask("Page.captureScreenshot", format="png", **options)["data"])
+        codes = {"Tab": 9, "Escape": 27, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40}
+        given: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": codes[key]}
+        for kind in ("rawKeyDown", "keyUp"):
+            self.ask("Input.dispatchKeyEvent", type=kind, **given)
 
     def paper(self) -> bytes:
         """The page as a PDF file, A4."""
