@@ -20,7 +20,7 @@ from nucleate.metrics.clusters import volume_per_molecule
 from nucleate.models.crystallization import Walk
 from nucleate.models.crystallization_training import CrystallizationSettings
 from nucleate.pipeline import crystallize as verb
-from nucleate.pipeline.cluster_samples import COLUMNS, FRAMES, sampled
+from nucleate.pipeline.cluster_samples import COLUMNS, FRAMES, ranked, sampled
 from nucleate.pipeline.cluster_sources import random_cluster, read_start
 from nucleate.pipeline.crystallize import Crystallized, CrystallizeSettings, crystallize, load_crystallizer
 from tests.pipeline.conftest import DATA
@@ -175,6 +175,8 @@ def test_more_samples_begin_with_the_same_and_resuming_adds_the_rest(weights: Pa
     assert files(tmp_path / "a") == files(tmp_path / "b")
     assert resumed.rows == many.rows
     assert resumed.run["counts"] == many.run["counts"]
+    shuffled = [many.rows[k] for k in (2, 0, 3, 1)]  # as a run that was killed while it ranked finds them
+    assert ranked(shuffled, tmp_path / "b", many.run["molecules"]) == many.rows
     other = made(SMALL, tmp_path / "c", weights, n=2, seed=1)
     assert not set(files(tmp_path / "c").values()) & set(before.values())
     assert other.rows[0]["seed"] not in [row["seed"] for row in many.rows]
