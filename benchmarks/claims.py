@@ -148,9 +148,8 @@ def main() -> int:
     if not options.names and not options.readme:
         for claim in known.values():
             kept = "printed" if claim.printed.exists() else "by hand"
-            print(
-                f"{claim.name:22s} {kept:8s} {claim.minutes:4g} min  {', '.join(claim.needs):14s} {' ; '.join(claim.run)}"
-            )
+            head = f"{claim.name:22s} {kept:8s} {claim.minutes:4g} min  {', '.join(claim.needs):14s}"
+            print(head, " ; ".join(claim.run))
         return 0
     every = "all" in options.names
     asked = [

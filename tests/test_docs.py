@@ -24,7 +24,7 @@ from nucleate.physics.energy import ENERGY_MODELS
 from nucleate.physics.parameters import ATOM_VOLUMES, EXP6
 from nucleate.pipeline.landscape import COLUMNS
 from nucleate.pipeline.predict import Prediction, PredictSettings, predict
-from nucleate.pipeline.train import SYSTEMS
+from nucleate.pipeline.systems import SYSTEMS
 
 ROOT = Path(__file__).parents[1]
 DOCS = sorted((ROOT / "docs").glob("*.md"))

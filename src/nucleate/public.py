@@ -104,7 +104,8 @@ PUBLIC: dict[str, tuple[str, ...]] = {
     "nucleate.pipeline.import_crystals": ("import_crystals", "ImportSettings"),
     "nucleate.pipeline.conformer_data": ("make_conformers", "ConformerDataSettings"),
     "nucleate.pipeline.cluster_data": ("make_clusters", "ClusterSettings"),
-    "nucleate.pipeline.train": ("train", "Trained", "system_named", "load_weights"),
+    "nucleate.pipeline.systems": ("system_named",),
+    "nucleate.pipeline.train": ("train", "Trained", "load_weights"),
     # every room
     "nucleate.errors": ("NucleateError", "InputError", "EnergyModelError"),
     "nucleate.testing": ("assert_energy_model", "disguised"),

@@ -17,7 +17,8 @@ from nucleate.generative.checkpoint import read_tensors
 from nucleate.generative.training import CHECKPOINT
 from nucleate.generative.training_log import CsvLog
 from nucleate.pipeline.folders import hold_folder, make_folder
-from nucleate.pipeline.train import SYSTEMS, WEIGHTS, train
+from nucleate.pipeline.systems import SYSTEMS
+from nucleate.pipeline.train import WEIGHTS, train
 from tests.pipeline.conftest import DATA
 
 resource = pytest.importorskip("resource")  # POSIX

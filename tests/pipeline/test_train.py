@@ -22,12 +22,11 @@ from nucleate.generative.system import System
 from nucleate.generative.train_settings import TrainSettings
 from nucleate.generative.training import CHECKPOINT
 from nucleate.pipeline.provenance import provenance
+from nucleate.pipeline.systems import SYSTEMS, system_named
 from nucleate.pipeline.train import (
-    SYSTEMS,
     load_weights,
     read_settings,
     settings_text,
-    system_named,
     train,
 )
 from tests.generative.toy import SYSTEM, Line, prepare
@@ -149,6 +148,13 @@ def test_printed_settings_are_a_file_with_the_defaults():
     assert all("  # " in line for line in lines[1 : lines.index("")]), "a setting without a word about it"
 
 
+def test_a_system_of_a_file_in_this_folder():
+    Path("my_system.py").write_text("from tests.generative.toy import SYSTEM as MINE\n")
+    from tests.generative.toy import SYSTEM
+
+    assert system_named("my_system:MINE") is SYSTEM
+
+
 def test_settings_that_are_refused():
     assert "wrong.toml: [training] has no setting 'learning_rat'; did you mean learning_rate?" in refused(
         "[training]\nlearning_rat = 1"
@@ -166,9 +172,13 @@ def test_settings_that_are_refused():
 def test_what_cannot_be_trained():
     with pytest.raises(InputError, match=r"expected a system to train \(.*toy.*\), got 'tyo'"):
         train("tyo", Path("data"), Path("out"))
+    with pytest.raises(InputError, match="expected a System at nowhere:SYSTEM, got none"):
+        system_named("nowhere:SYSTEM")
+    with pytest.raises(InputError, match="expected a System at json:dumps, got function"):
+        system_named("json:dumps")
     with pytest.raises(InputError, match="--data: expected a folder or a table, found none at nowhere"):
         train("toy", Path("nowhere"), Path("out"))
-    with pytest.raises(InputError, match="expected settings as TOML in nowhere"):
+    with pytest.raises(InputError, match="expected settings in an existing file, got none at nowhere"):
         quick(settings=Path("nowhere.toml"))
     with pytest.raises(InputError, match="--device: expected auto, cpu or cuda, got 'gpu'"):
         quick(device="gpu")
@@ -222,7 +232,7 @@ def test_the_command(program: Callable[..., tuple[int, str, str]]):
 TEAM = """
 import sys
 from nucleate import cli
-from nucleate.pipeline.train import SYSTEMS
+from nucleate.pipeline.systems import SYSTEMS
 SYSTEMS["toy"] = "tests.generative.toy:SYSTEM"
 if __name__ == "__main__":
     cli.main()

@@ -9,20 +9,15 @@ import typer
 from nucleate.cli.options import AsJson, Budget, Resume, minutes, one_of, use_threads
 from nucleate.cli.terminal import errors, out, progress_bar
 from nucleate.errors import InputError
+from nucleate.pipeline.systems import SYSTEMS, system_named
 
 
 def train(
     name: Annotated[
         str,
         typer.Argument(
-            autocompletion=lambda: [
-                "confgf",
-                "crystalflow",
-                "crystallization",
-                "molcrystalflow",
-                "rigid_body_flow",
-            ],
-            help="What to train: confgf, crystalflow, crystallization, molcrystalflow, rigid_body_flow.",
+            autocompletion=lambda: list(SYSTEMS),
+            help=f"What to train: {', '.join(SYSTEMS)}; or module:NAME of a System of your own.",
         ),
     ],
     data: Annotated[Path | None, typer.Option(help="Folder (or table) of the data to learn from.")] = None,
@@ -55,7 +50,7 @@ def train(
 
     Example: nucleate train molcrystalflow --data data/synthetic -o trained/first --budget 60m
     """
-    from nucleate.pipeline.train import WEIGHTS, settings_text, system_named
+    from nucleate.pipeline.train import WEIGHTS, settings_text
     from nucleate.pipeline.train import train as run
 
     if print_settings:
@@ -67,8 +62,8 @@ def train(
     use_threads(threads, processes)
     with progress_bar() as tell:
         trained = run(
-            name, data, output or Path("trained") / name, settings=settings, network=network, resume=resume,
-            minutes=limit, start=start, processes=processes, device=device, progress=tell,
+            name, data, output or Path("trained") / name.partition(":")[0], settings=settings, network=network,
+            resume=resume, minutes=limit, start=start, processes=processes, device=device, progress=tell,
         )  # fmt: skip
     card = trained.card
     if not trained.first:

@@ -7,7 +7,7 @@ from jaxtyping import Float, Int
 
 from nucleate.physics.parameters import KJ_PER_MOL
 
-NEAR = 8.0  # kJ/mol above the lowest
+NEAR = 8.0  # kJ/mol per molecule above the lowest
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,14 @@ class Convergence:
     @property
     def text(self) -> str:
         return (
-            f"The lowest minimum was found {self.lowest_found} times. Of {self.low_minima} minima within {NEAR:g} "
-            f"kJ/mol, {self.found_once} were found once; at least {self.chao_missed:.0f} more are likely to exist, and "
-            f"about {100 * self.good_turing_unseen:.0f} % of further hits would be new."
+            f"The lowest minimum was found {times(self.lowest_found)}. Of {self.low_minima} minima within "
+            f"{NEAR:g} kJ/mol, {self.found_once} were found once; at least {self.chao_missed:.0f} more are likely "
+            f"to exist, and about {100 * self.good_turing_unseen:.0f} % of further hits would be new."
         )
+
+
+def times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
 
 
 def convergence(
@@ -37,8 +41,8 @@ def convergence(
     """Good & Turing's coverage and Chao's lower bound (Scand. J. Stat. 11, 265 (1984)).
 
     Only hits of random starts enter the estimates: perturbed ones look where minima are known already. `energy` in
-    eV, ascending. Of the minima that random starts are likely to have missed, those that perturbed ones found are
-    no longer missing.
+    eV per molecule, ascending. Of the minima that random starts are likely to have missed, those that perturbed
+    ones found are no longer missing.
     """
     if not len(energy):
         return Convergence(0, 0, 0, 1.0, 0.0)

@@ -28,7 +28,8 @@ def describe(
     """run.json: what was asked, what happened to every start, and what must be known to do it again."""
     minima = result.minima
     clashing = int(minima.hits[minima.contact < CLASH].sum())
-    estimate = convergence(minima.energy, minima.hits, minima.random_hits)
+    per_molecule = minima.energy / result.composition.molecules
+    estimate = convergence(per_molecule, minima.hits, minima.random_hits)
     lost = {reason: result.counts.get(reason, 0) for reason in LOST} | {"clash": clashing}
     return {
         **provenance("torch", "numpy", "numba", "rdkit", "gemmi", "moyopy"),

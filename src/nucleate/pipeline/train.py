@@ -4,7 +4,6 @@ settings file -> system -> network, batches -> fit -> weights.safetensors, model
 """
 
 import difflib
-import importlib
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -28,18 +27,11 @@ from nucleate.generative.train_settings import TrainSettings
 from nucleate.generative.training import Fitted, Progress, fit
 from nucleate.pipeline.folders import hold_folder, make_folder
 from nucleate.pipeline.provenance import provenance
+from nucleate.pipeline.systems import system_named
 from nucleate.reading import read_file, why
 from nucleate.report.folder import finite
 
 WEIGHTS, CARD = "weights.safetensors", "model.json"
-
-SYSTEMS: dict[str, str] = {  # name: "module:NAME of a System"
-    "confgf": "nucleate.models.conformer_training:SYSTEM",
-    "crystalflow": "nucleate.models.crystalflow_training:SYSTEM",
-    "crystallization": "nucleate.models.crystallization_training:SYSTEM",
-    "molcrystalflow": "nucleate.models.molcrystalflow_training:SYSTEM",
-    "rigid_body_flow": "nucleate.models.rigid_body_flow_training:SYSTEM",
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +41,6 @@ class Trained:
     folder: Path
     card: dict[str, Any]
     first: bool = True  # of several processes, the one that writes and speaks
-
-
-def system_named(name: str) -> System:
-    """Raises InputError for a name that is not in `SYSTEMS`."""
-    if name not in SYSTEMS:
-        known = ", ".join(sorted(SYSTEMS)) or "none"
-        raise InputError(f"expected a system to train ({known}), got {name!r}", reason="unknown system")
-    module, attribute = SYSTEMS[name].split(":")
-    return getattr(importlib.import_module(module), attribute)
 
 
 def train(
@@ -143,7 +126,9 @@ def read_settings(
         except InputError:
             raise
         except (ValueError, RecursionError) as error:
-            raise InputError(f"expected settings as TOML in {path}, got: {why(error)}", "unreadable") from None
+            raise InputError(
+                f"expected settings as TOML in {path}, got: {why(error)}", "unreadable"
+            ) from None
     known: dict[str, type[BaseModel]] = {"training": TrainSettings, "model": system.settings}
     for name, content in tables.items():
         if name not in known or not isinstance(content, dict):
