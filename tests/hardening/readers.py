@@ -55,6 +55,8 @@ from nucleate.pipeline.claims import claim
 from nucleate.pipeline.cluster_sources import _published as published_cluster
 from nucleate.pipeline.composition import read_subject
 from nucleate.pipeline.conform import ConformSettings
+from nucleate.pipeline.conformer_shards import RECORD as LEFT_OUT
+from nucleate.pipeline.conformer_shards import ConformerShards
 from nucleate.pipeline.crystal_files import read_either
 from nucleate.pipeline.evaluate import rows_of
 from nucleate.pipeline.import_crystals import (
@@ -313,6 +315,12 @@ def _import_record(cif: Path, _: Path) -> bytes:
     ).encode()
 
 
+def _left_out(_: Path, __: Path) -> bytes:
+    return json.dumps(
+        {"left_out": {"3": {"given": "CCO", "outcome": "radical", "why": "a radical"}}}
+    ).encode()
+
+
 # ---------------------------------------------------------------- good files: tensors, pickles, settings
 
 
@@ -470,6 +478,8 @@ READERS: dict[str, Reader] = {
     "resumed samples, settings": Reader("json", "run.json", lambda *_: b'{"a": 1}', _claimed, (("samples.parquet",
     _samples),), few=True),
     "resumed import": Reader("json", RECORD, _import_record, _import_again),
+    "resumed conformers": Reader("json", LEFT_OUT, _left_out, lambda p: ConformerShards(p.parent, {}).resume(),
+    few=True),
     "resumed search": Reader("json", "search.json", lambda *_: b'{"n": 5, "seed": 0}', _earlier_search, few=True),
     "powder pattern": Reader("text", "x.xy", _pattern, read_pattern, few=True),
 }  # fmt: skip

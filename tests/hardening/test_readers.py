@@ -26,9 +26,10 @@ from nucleate.crystal.standardise import represent_symmetric
 from nucleate.data.containers import read_csv, read_parquet
 from nucleate.data.predictions import read_predictions
 from nucleate.errors import InputError, NucleateError
+from nucleate.pipeline.composition import read_subject
 from nucleate.pipeline.units import Unit, load_unit
 from nucleate.reading import parse_csv, parse_json, read_file, read_json, unpack
-from tests.hardening.readers import READERS, good_file
+from tests.hardening.readers import FEW_SHAPES, READERS, good_file
 from tests.hardening.strategies import CRYSTALS, build, few, hostile_files, hostile_texts
 
 CIF = CRYSTALS[0].read_text()
@@ -246,6 +247,21 @@ def test_a_smiles_without_end_is_refused_before_its_rings_are_looked_for() -> No
         with pytest.raises(InputError) as refusal:
             read_molecule(text)
         assert refusal.value.reason == "too large"
+
+
+ZIRCONOCENE = (
+    "CC(C)(C)[c]12->[Zr+4]3456789%10%11(<-[cH]1[cH-]->3[c]->4([Si](C)(C)[c]->51[cH]->6[cH]->7[c-]->8(C(C)(C)C)[cH]->91)"
+    "[cH]->%102)<-[N-](CCC[N-]->%11c1ccccc1)c1ccccc1"
+)
+PALLADIUM = "[Cl-]->[Pd@SP1+2]12<-[c-]3cccc4cccc(-c5cccc(C6=[N]->1[C@@H](c1ccccc1)CO6)[n]->25)c43"
+
+
+def test_metals_that_have_no_shape_are_refused() -> None:
+    """RDKit raises where it finds no bounds, and its marks of square planes have no mirror image in a text."""
+    with pytest.raises(NucleateError, match="RDKit to embed"):
+        read_subject(ZIRCONOCENE, FEW_SHAPES)
+    with clear():
+        read_subject(PALLADIUM, FEW_SHAPES)
 
 
 # ---------------------------------------------------------------- one bad among good ones

@@ -79,11 +79,16 @@ def read_subject(
     return Subject(called, smiles, composition, _notes(given, composition))
 
 
+TETRAHEDRAL = re.compile(
+    r"@{1,2}(?!@|(?:SP|TB|OH|TH|AL)\d)"
+)  # marks of stereo, but for those of metals (@SP1)
+
+
 def _refuse_mirror_pairs(molecules: list[Molecule]) -> None:
     """Two enantiomers as two species would be kept in their hands, and their racemate never be found."""
     names = {Chem.CanonSmiles(m.smiles) for m in molecules if m.is_chiral}
     for name in sorted(names):
-        mirrored = Chem.CanonSmiles(name.replace("@@", "!").replace("@", "@@").replace("!", "@"))
+        mirrored = Chem.CanonSmiles(TETRAHEDRAL.sub(lambda found: "@" if len(found[0]) == 2 else "@@", name))
         if mirrored in names:
             raise InputError(
                 f"expected one SMILES for a racemate, got both enantiomers {name} and {mirrored}. Write it once and "

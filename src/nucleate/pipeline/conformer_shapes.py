@@ -125,7 +125,7 @@ def _seed(seed: int, k: int) -> int:
 
 
 def _embed(graph: Chem.Mol, n: int, seed: int, deadline: float, **changes: Any) -> None:
-    """Replace the conformers of `graph`."""
+    """Replace the conformers of `graph`; none come where RDKit cannot even find bounds, as for some metals."""
     options: Any = rdDistGeom.ETKDGv3()
     options.randomSeed = seed
     options.pruneRmsThresh = 0.1
@@ -136,7 +136,10 @@ def _embed(graph: Chem.Mol, n: int, seed: int, deadline: float, **changes: Any) 
     for name, value in changes.items():
         setattr(options, name, value)
     with rdBase.BlockLogs():  # unusual charges are no news to the user
-        rdDistGeom.EmbedMultipleConfs(graph, n, options)
+        try:
+            rdDistGeom.EmbedMultipleConfs(graph, n, options)
+        except (RuntimeError, ValueError):  # "Invariant Violation: bad lower bound"
+            graph.RemoveAllConformers()
 
 
 def positions_of(graph: Chem.Mol) -> Float[Tensor, "conformers atoms 3"]:

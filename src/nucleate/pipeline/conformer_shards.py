@@ -17,6 +17,7 @@ from nucleate.data.packed import data_sets, shards
 from nucleate.data.splits import split_of
 from nucleate.errors import InputError
 from nucleate.files import write_atomically
+from nucleate.reading import read_json
 
 RECORD = "conformers.json"
 DONE = "done"
@@ -87,10 +88,14 @@ class ConformerShards:
             for path in shards(place):
                 about = KIND.about(path)
                 self._refuse_others(about, path)
-                self.splits[str(about["split"])] += len(about["molecules"])
-                self.conformers += about["conformers"]
-                self.counts.update(about["counts"])
-                self.known |= {int(i): given for i, given in about["molecules"].items()}
+                try:
+                    known = {int(i): given for i, given in about["molecules"].items()}
+                    self.splits[str(about["split"])] += len(known)
+                    self.conformers += about["conformers"]
+                    self.counts.update(about["counts"])
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
+                    raise KIND.contradiction(path, error) from error
+                self.known |= known
         self._resume_record()
 
     def finish(self, asked: int, interrupted: bool) -> ConformersMade:
@@ -129,17 +134,18 @@ class ConformerShards:
 
     def _write(self, split: str) -> None:
         part = self._parts[split]
+        order = sorted(range(len(part.rows)), key=part.numbers.__getitem__)  # whichever worker was first
         about = {
             **self.about,
             "split": split,
-            "molecules": {str(i): given for i, given in zip(part.numbers, part.given)},
+            "molecules": {str(i): given for i, given in sorted(zip(part.numbers, part.given))},
             "conformers": sum(len(row["weights"]) for row in part.rows),
             "counts": dict(part.counts),
         }
-        write_rows(part.rows, part.path, about)
+        write_rows([part.rows[k] for k in order], part.path, about)
 
     def _refuse_others(self, about: dict[str, Any], path: Path) -> None:
-        if any(about.get(name) != value for name, value in self.about.items()):
+        if not isinstance(about, dict) or any(about.get(name) != value for name, value in self.about.items()):
             raise InputError(
                 f"expected conformers made with the same settings, of the same source and with the same molecules "
                 f"excluded, got {path}; choose another folder with -o"
@@ -151,16 +157,19 @@ class ConformerShards:
         if not path.exists():
             return
         try:
-            record = json.loads(path.read_text())
-            self._refuse_others(record, path)
+            record = read_json(path)
+        except InputError as error:
+            raise InputError(
+                f"expected the record of a data set in {path}, got none ({error}); remove it"
+            ) from None
+        self._refuse_others(record, path)
+        try:
             found = {
                 int(i): (said["given"], said["outcome"], said["why"])
                 for i, said in record["left_out"].items()
                 if int(i) not in self.known
             }
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise InputError(
                 f"expected the record of a data set in {path}, got none ({error}); remove it"
             ) from None
