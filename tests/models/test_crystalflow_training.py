@@ -66,9 +66,7 @@ def test_a_folder_has_a_table_to_learn_from_and_one_to_validate_on(folder):
 def test_of_a_single_table_compositions_are_kept_back(tmp_path):
     crystals = [primitive_niggli_sites(textbook(name)) for name in CRYSTALS]
     numbers = torch.arange(1, 90)
-    many = [
-        Sites(s.lattice, s.frac, (s.numbers + shift) % 80 + 1) for s in crystals for shift in numbers[:4]
-    ]
+    many = [Sites(s.lattice, s.frac, (s.numbers + shift) % 80 + 1) for s in crystals for shift in numbers[:4]]
     path = tmp_path / "all.parquet"
     write_table(path, many)
     lesson = prepare(CrystalFlowSettings(**SMALL, conditions=("gap", "volume_per_atom")), path)
