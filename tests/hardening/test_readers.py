@@ -20,6 +20,7 @@ from nucleate import reading
 from nucleate.crystal.cif_read import MOST_OPERATIONS, read_crystal
 from nucleate.crystal.cluster_xyz import read_trajectory
 from nucleate.crystal.formula import parse_formula
+from nucleate.crystal.graph import canonical
 from nucleate.crystal.io import read_frames, read_molecule, read_molecule_list
 from nucleate.crystal.perceive import find_neighbours
 from nucleate.crystal.standardise import represent_symmetric
@@ -262,6 +263,17 @@ def test_metals_that_have_no_shape_are_refused() -> None:
         read_subject(ZIRCONOCENE, FEW_SHAPES)
     with clear():
         read_subject(PALLADIUM, FEW_SHAPES)
+
+
+def test_a_molecule_of_endless_atoms_is_refused_before_the_stack_is_full() -> None:
+    with pytest.raises(InputError) as refusal:
+        canonical([6] * 40_000, [(i, i + 1) for i in range(39_999)])
+    assert refusal.value.reason == "too large"
+
+
+def test_operations_in_reciprocal_space_are_refused() -> None:
+    with pytest.raises(InputError, match="operations"):
+        read_crystal(replaced(OPERATION, "'h,k,l'"))
 
 
 # ---------------------------------------------------------------- one bad among good ones

@@ -199,7 +199,12 @@ def _group(listed: list[str]) -> list[gemmi.Op]:
             f"expected operations that keep the volume, got {bad[:60]!r}, which does not", reason="unreadable"
         )
     unique = list({op.triplet(): op for op in [gemmi.Op(), *operations]}.values())
-    closed = {(a * b).wrap().triplet() for a in unique for b in unique}
+    try:
+        closed = {(a * b).wrap().triplet() for a in unique for b in unique}
+    except RuntimeError as error:  # h,k,l beside x,y,z
+        raise InputError(
+            f"expected operations like -x,y+1/2,-z, got others beside them: {error}", reason="unreadable"
+        ) from error
     if len(closed) != len(unique):
         raise InputError(
             f"expected symmetry operations that form a group, got {len(unique)} whose products give "

@@ -18,6 +18,7 @@ from nucleate.crystal.stereo import wrong_centres
 from nucleate.errors import InputError
 
 SINGLE, DOUBLE, TRIPLE = Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE
+LARGEST = 3000  # atoms of a molecule: RDKit's canonical order of ten times as many overflows the stack
 AROMATIC, DATIVE = Chem.BondType.AROMATIC, Chem.BondType.DATIVE
 
 
@@ -94,9 +95,12 @@ def skeleton(numbers: Iterable[int], bonds: Iterable[Sequence[int]]) -> Chem.Mol
 def canonical(numbers: Iterable[int], bonds: Iterable[Sequence[int]]) -> tuple[str, tuple[int, ...]]:
     """Key of a skeleton, equal for isomorphic skeletons only, and the atoms in canonical order.
 
-    Atoms at the same place in the canonical orders of two molecules with equal keys correspond.
+    Atoms at the same place in the canonical orders of two molecules with equal keys correspond. Raises InputError for
+    molecules of more than `LARGEST` atoms.
     """
     graph = skeleton(numbers, bonds)
+    if (n := graph.GetNumAtoms()) > LARGEST:
+        raise InputError(f"expected a molecule of at most {LARGEST} atoms, got {n}", reason="too large")
     key = Chem.MolToSmiles(graph, isomericSmiles=False, allHsExplicit=True)
     order = graph.GetPropsAsDict(True, True)["_smilesAtomOutputOrder"]
     return key, tuple(order)
