@@ -87,7 +87,7 @@ def refused(program: Program) -> Callable[..., str]:
         ("hello world", "expected a SMILES"),
         ("missing.cif", "expected an existing file"),
         ("missing.pdb", ".cif, .sdf, .mol, .xyz"),
-        ("missing.smi", "expected a readable list"),
+        ("missing.smi", "expected a list in an existing file"),
         ("C[Se]C", "contains Se"),
         ("[Fe]", "contains Fe"),
         ("[Na+].[Cl-]", "contains Na"),

@@ -77,12 +77,13 @@ def test_help_has_examples(program: Program) -> None:
     assert max(map(len, out.splitlines())) <= 100
 
 
-def test_ctrl_c_ends_it_with_usable_files(weights: Path, tmp_path: Path) -> None:
+def test_what_a_batch_system_sends_ends_it_with_usable_files(weights: Path, tmp_path: Path) -> None:
+    """SIGTERM is as Ctrl-C."""
     run = start_program(*FORMAMIDE, "-n", "5000", "--weights", weights, "-o", "out", cwd=tmp_path)
     end = time.monotonic() + 60
     while not (tmp_path / "out" / "cluster" / "0002.xyz").exists() and time.monotonic() < end:
         time.sleep(0.1)
-    os.killpg(run.pid, signal.SIGINT)
+    os.kill(run.pid, signal.SIGTERM)
     out, err = run.communicate(timeout=60)
     assert run.returncode == 1, out + err
     assert "--resume goes on" in err

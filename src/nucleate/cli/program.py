@@ -4,6 +4,7 @@ Exit codes: 0 done, 2 the input cannot be used, 1 anything else.
 """
 
 import os
+import signal
 import sys
 import warnings
 from typing import Annotated, Any, NoReturn
@@ -112,6 +113,7 @@ def main() -> None:
     """Run the program; turn errors that we understand into one line and an exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not spin on a busy machine
     warnings.showwarning = lambda message, *_: print(f"warning: {message}", file=sys.stderr)  # type: ignore[assignment]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what a batch system sends: as Ctrl-C
     arguments = sys.argv[1:]
     try:
         code = app(arguments or ["--help"], standalone_mode=False)
