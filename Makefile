@@ -21,7 +21,7 @@ demo: .venv/.installed
 	$(BIN)/nucleate predict "$(ASPIRIN)" --name aspirin $(DEMO_ARGS)
 
 test: .venv/.installed
-	$(BIN)/pytest -n auto
+	$(BIN)/pytest -n auto --dist worksteal
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

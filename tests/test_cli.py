@@ -85,7 +85,7 @@ def refused(program: Program) -> Callable[..., str]:
         ("", "got nothing"),
         ("   ", "got nothing"),
         ("hello world", "expected a SMILES"),
-        ("missing.cif", "expected an existing file"),
+        ("missing.cif", "expected a molecule in an existing file"),
         ("missing.pdb", ".cif, .sdf, .mol, .xyz"),
         ("missing.smi", "expected a list in an existing file"),
         ("C[Se]C", "contains Se"),
@@ -204,7 +204,7 @@ def test_files_that_cannot_be_searched(name: str, tmp_path: Path, refused: Calla
         ("--space-groups ,", "--space-groups: expected 'common'"),
         ("--energy nonsense", "expected an energy model"),
         ("--energy ase:module", "ase:module:Class"),
-        ("--reference missing.cif", "expected a readable CIF file, got missing.cif"),
+        ("--reference missing.cif", "expected a CIF in an existing file, got none at missing.cif"),
         ("--resume", "--resume: expected an earlier search"),
         ("--no-such-option", "No such option: --no-such-option"),
     ],
@@ -421,7 +421,7 @@ def units(folder: Path) -> int:
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are POSIX")
 def test_ctrl_c_and_a_kill_lose_nothing(tmp_path: Path) -> None:
-    n = 500
+    n = 300
     process = start_program("predict", *LONG, "-n", str(n), cwd=tmp_path)
     wait_until(lambda: units(tmp_path) >= 2)
     os.killpg(process.pid, signal.SIGINT)

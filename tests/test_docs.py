@@ -43,7 +43,7 @@ SMALL = {
     "conform": ["-n", "2", "--samples", "8"],
     "crystallize": ["-n", "1"],
     "data import": ["--workers", "1"],
-    "free-energy": ["--frames", "100"],
+    "free-energy": ["--frames", "100", "--steps", "50"],
 }
 
 

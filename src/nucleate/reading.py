@@ -52,10 +52,10 @@ def real_path(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def unpack(data: bytes, path: Path) -> bytes:
+def unpack(data: bytes, path: Path, whole: bool = False) -> bytes:
     """What gzip packed; the beginning of it where the end is damaged, nothing where all is; other bytes as they are.
 
-    Raises InputError "too large" beyond `LARGEST`.
+    Raises InputError "too large" beyond `LARGEST`, and "damaged" where it must be `whole` and is not.
     """
     if not data.startswith(GZIP):
         return data
@@ -64,8 +64,11 @@ def unpack(data: bytes, path: Path) -> bytes:
         stream = zlib.decompressobj(wbits=31)
         try:
             parts.append(stream.decompress(data, room + 1))
+            sound = stream.eof or len(parts[-1]) > room
         except zlib.error:
-            break  # what came before the damage can still be read
+            sound, parts = False, [*parts, b""]
+        if whole and not sound:
+            raise InputError(f"expected a whole file, got {path} damaged or cut; get it again", "damaged")
         room -= len(parts[-1])
         if room < 0:
             raise InputError(

@@ -128,6 +128,10 @@ def test_the_beginning_of_a_damaged_archive_is_unpacked() -> None:
     assert begin
     assert text.startswith(begin)
     assert unpack(b"plain", Path("x.gz")) == b"plain"
+    for data in (gzip.compress(text)[:-2000], b"\x1f\x8b garbage"):
+        with pytest.raises(InputError, match="damaged or cut"):
+            unpack(data, Path("x.gz"), whole=True)
+    assert unpack(gzip.compress(text), Path("x.gz"), whole=True) == text
     assert unpack(b"\x1f\x8b garbage", Path("x.gz")) == b""
 
 

@@ -76,7 +76,7 @@ def test_samples_of_a_list_grow_at_the_end(tmp_path: Path) -> None:
     assert read_sample(path, 5, seed=1) != few
     assert sorted(map(str, read_sample(path, 1000))) == sorted(map(str, everything))
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match="readable list"):
+    with pytest.raises(InputError, match=r"expected a whole file, got .*damaged or cut"):
         read_sample(path)
 
 

@@ -35,7 +35,7 @@ def relax(
 
     Example: nucleate relax results/aspirin/cif/0001.cif -o relaxed
 
-    Example: nucleate relax results/aspirin/cif --energy gfn1 --max-steps 20
+    Example: nucleate relax results/aspirin/cif/0002.cif --energy gfn1 --max-steps 20 -o all-atom
     """
     from nucleate.pipeline.crystal_files import relax_files
     from nucleate.pipeline.relax import RelaxSettings

@@ -93,7 +93,7 @@ def read_smiles_list(path: str | Path) -> list[tuple[str, str]]:
     """As `read_molecule_list`, whatever the SMILES may be."""
     path = Path(path)
     packed = path.suffix.lower() == ".gz"
-    text = unpack(read_file(path, "a list"), path).decode("utf-8-sig", errors="replace")
+    text = unpack(read_file(path, "a list"), path, whole=True).decode("utf-8-sig", errors="replace")
     plain = path.with_suffix("") if packed else path
     rows = _csv_rows(text, path) if plain.suffix.lower() == ".csv" else _smi_rows(text)
     if not rows:
