@@ -8,7 +8,7 @@ DEMO_ARGS ?= --budget 5m -o results/aspirin
 TORCH ?= $(if $(filter Darwin,$(shell uname -s)),torch==2.13.0,torch==2.13.0+cpu)
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint docs coverage bench clean
+.PHONY: demo test test-all lint docs coverage bench clean
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -21,7 +21,10 @@ demo: .venv/.installed
 	$(BIN)/nucleate predict "$(ASPIRIN)" --name aspirin $(DEMO_ARGS)
 
 test: .venv/.installed
-	$(BIN)/pytest -n auto --dist worksteal
+	$(BIN)/pytest -n auto
+
+test-all: .venv/.installed
+	$(BIN)/pytest -n auto -m ""
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -454,6 +454,7 @@ def test_ctrl_c_and_a_kill_lose_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "killpg"), reason="process groups are POSIX")
+@pytest.mark.slow
 def test_ctrl_c_while_workers_start_is_quiet(tmp_path: Path) -> None:
     process = start_program("predict", *LONG, "-n", "5000", cwd=tmp_path)
     wait_until(lambda: any("spawn_main" in line for line in alive_in_session(process.pid)))

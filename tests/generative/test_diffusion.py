@@ -193,6 +193,7 @@ def test_the_reverse_diffusion_ends_in_the_data(path):
 
 
 @diffusions
+@pytest.mark.slow
 def test_the_reverse_diffusion_forgets_where_it_began_but_the_flow_does_not(path):
     g = torch.Generator().manual_seed(1)
     mean, variance = marginal(path, 0.0)

@@ -126,6 +126,7 @@ def same_partition(a, b):
     return ((a[:, None] == a) == (b[:, None] == b)).all()
 
 
+@pytest.mark.slow
 def test_two_workers_find_what_one_finds():
     names, crystals = shuffled_copies()
     told = []

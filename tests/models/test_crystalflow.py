@@ -223,6 +223,7 @@ def one_thread():
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("task", ["csp", "dng"])
+@pytest.mark.slow
 def test_six_crystals_are_learnt_by_heart(task):
     flow, data = fitted(width=48, task=task), known()
     settings = TrainSettings(steps=300, warm_up=10, learning_rate=1e-2)

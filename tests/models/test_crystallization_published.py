@@ -194,6 +194,7 @@ def test_samples_differ_where_there_is_noise_and_are_repeated_by_their_seed(name
 
 
 @pytest.mark.parametrize(("name", "steps", "share"), [("regression", 60, 0.1), ("lerp", 150, 0.3)])
+@pytest.mark.slow
 def test_two_clusters_are_learnt_by_heart(name, steps, share):
     method, known = made(name, torch.float32, 1.0, width=32), pairs(torch.float32)
 

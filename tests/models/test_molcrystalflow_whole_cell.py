@@ -276,6 +276,7 @@ def test_the_seed_decides_and_company_does_not(cells, flow):
     torch.testing.assert_close(single["lattice"], a["lattice"][i : i + 1], atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 def test_it_learns(cells):
     torch.manual_seed(0)
     atoms = (cells.molecules.molecules.numbers[cells.contents.molecule[:, 0]] > 0).sum(1)

@@ -264,6 +264,7 @@ def test_the_ideal_crystal_is_a_minimum() -> None:
 
 @pytest.mark.parametrize("recipe", ["default", "published"])
 @pytest.mark.parametrize("likelihood", [0.0, 0.5])
+@pytest.mark.slow
 def test_training_lowers_the_loss_it_says(recipe: str, likelihood: float) -> None:
     """On one batch; the loss lies above the free-energy difference that the same weights estimate (Jensen)."""
     settings = FlowSettings(

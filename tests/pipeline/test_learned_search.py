@@ -90,6 +90,7 @@ def test_every_crystal_says_which_generator_it_came_from(mixed: Prediction, weig
     assert find_symmetry(crystal, 0.05).number == rows[0]["space_group"]
 
 
+@pytest.mark.slow
 def test_workers_and_repetition_change_nothing(mixed: Prediction, weights: Path, tmp_path: Path) -> None:
     assert run(tmp_path / "two", weights, workers=2).rows == mixed.rows
     other = run(tmp_path / "seed", weights, seed=1).rows
@@ -126,6 +127,7 @@ def test_learned_units_share_jobs_and_no_unit_is_lost() -> None:
     assert jobs_of(units[2:3] * 2, 10) == [(units[2],), (units[2],)]  # larger than a job is one alone
 
 
+@pytest.mark.slow
 def test_jobs_of_several_groups_do_not_depend_on_interruption(weights: Path, tmp_path: Path) -> None:
     """Where a unit of a job is lost, the samples of all its units are made again, the same to the last bit."""
     options = {"space_groups": "14,2,19,148", "n": 48}

@@ -241,6 +241,7 @@ if __name__ == "__main__":
 
 @pytest.mark.extra
 @pytest.mark.skipif(importlib.util.find_spec("lightning_fabric") is None, reason="needs lightning-fabric")
+@pytest.mark.slow
 def test_two_processes_from_the_command_line():
     Path("team.py").write_text(TEAM)
     Path("own.toml").write_text(SETTINGS.replace("steps = 30", "steps = 30\nmicro_batches = 2"))

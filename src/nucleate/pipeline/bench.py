@@ -118,8 +118,8 @@ def learned_packings() -> int:
 
 
 TASKS = (
-    Task("search (aspirin, P21/c)", "starts", search, 1.0),
-    Task("comparison of packings", "pairs", match, 1.0),
-    Task("conformers (aspirin)", "shapes", conformers, 1.0),
-    Task("learned packings (aspirin)", "samples", learned_packings, 1.0),
+    Task("search (aspirin, P21/c)", "starts", search, 180.0),
+    Task("comparison of packings", "pairs", match, 350.0),
+    Task("conformers (aspirin)", "shapes", conformers, 110.0),
+    Task("learned packings (aspirin)", "samples", learned_packings, 80.0),
 )
