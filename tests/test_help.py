@@ -1,4 +1,8 @@
-"""Help is quick and true: nothing heavy is imported for it, shells complete it, and every example in it runs."""
+"""Help is quick and true: nothing heavy is imported for it, shells complete it, and its examples run.
+
+Those of `LONG` do not run here: tutorials train and find a free energy, `pipeline/test_bench.py` times. The free energy
+of a CIF takes minutes and is run on a smaller crystal in `pipeline/test_rigid_crystal.py`.
+"""
 
 import gzip
 import importlib.util

@@ -10,9 +10,9 @@ import typer
 from nucleate.errors import InputError
 
 
-def one_of(*values: str, help: str, flags: tuple[str, ...] = ()) -> Any:
+def one_of(*values: str, help: str) -> Any:
     """An option with a few known values, which the shell completes. What is allowed is checked by the settings."""
-    return typer.Option(*flags, help=help, autocompletion=lambda: list(values))
+    return typer.Option(help=help, autocompletion=lambda: list(values))
 
 
 ENERGIES = ("forcefield", "gfn1", "gfn2", "chgnet", "mace", "orb", "uma", "aimnet2")
