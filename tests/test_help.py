@@ -1,7 +1,7 @@
 """Help is quick and true: nothing heavy is imported for it, shells complete it, and its examples run.
 
 Those of `LONG` do not run here: tutorials train and find a free energy, `pipeline/test_bench.py` times. The free energy
-of a CIF takes minutes and is run on a smaller crystal in `pipeline/test_rigid_crystal.py`.
+of a CIF takes minutes, so nothing runs it whole: `pipeline/test_rigid_crystal.py` tests its parts.
 """
 
 import gzip
