@@ -64,8 +64,8 @@ def sweep(folder: Path, name: str = "") -> None:
     for left in folder.iterdir():
         if not (left.name.startswith(f".{name[:40]}") and left.name.endswith(SUFFIX)):
             continue
-        pid = left.name.removesuffix(SUFFIX).split(".")[-2]
-        if not (pid.isdigit() and is_running(int(pid))):
+        pid = left.name.removesuffix(SUFFIX).rpartition(".")[0].rpartition(".")[2]
+        if pid.isdigit() and not is_running(int(pid)):  # whoever has no number is not ours
             with suppress(OSError):  # another may have done it
                 left.unlink()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from nucleate.errors import InputError
-from nucleate.files import SUFFIX, scratch_folder, write_atomically
+from nucleate.files import SUFFIX, scratch_folder, sweep, write_atomically
 from nucleate.pipeline.claims import claim_again
 from nucleate.pipeline.folders import LOCK, hold_file, hold_folder
 from tests.pipeline.conftest import DATA
@@ -119,6 +119,14 @@ def test_what_killed_runs_left_half_written_is_removed(tmp_path: Path) -> None:
     assert {p.name for p in inner.iterdir()} == kept
     assert {p.name for p in tmp_path.iterdir() if p.is_file()} == kept
     assert len(list(theirs.iterdir())) == 5
+
+
+def test_files_that_only_end_alike_are_nobody_s_to_remove(tmp_path: Path) -> None:
+    names = {".nucleate", ".notes.nucleate", ".my.own.notes.nucleate"}
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_scratch_folders_of_killed_runs_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
